@@ -1,0 +1,98 @@
+"""Helpers for arrays of any library: NumPy, CuPy and whatever follows the array API standard."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, is_numpy_array
+
+from mpicoded.algorithms.shapes import Array, Float
+
+_BLOCK_BYTES = 1 << 18  # a block of columns and its sorted copy stay in a core's own cache
+
+
+def namespace(array: Array) -> Any:
+    """The array's library in the array API standard's terms."""
+    return array_namespace(array)
+
+
+def store(result: Array, out: Array | None) -> Array:
+    """The result, in ``out`` where one is given."""
+    if out is None or out is result:
+        return result
+    out[...] = result
+    return out
+
+
+def per_coordinate(
+    votes: Float[Array, "votes dim"],
+    reduce: Callable[[Any, Array], Array],
+    out: Float[Array, " dim"] | None = None,
+) -> Float[Array, " dim"]:
+    """Apply ``reduce`` to each coordinate's votes in ascending order.
+
+    ``reduce(xp, ordered)`` takes (coordinates, votes), sorted along the last axis, and returns one number
+    for each coordinate. On the CPU the coordinates are worked in blocks that fit the cache.
+    """
+    xp = namespace(votes)
+    if not is_numpy_array(votes):
+        return store(reduce(xp, xp.sort(xp.matrix_transpose(votes), axis=-1)), out)
+    count, dim = votes.shape
+    if out is None:
+        out = np.empty(dim, votes.dtype)
+    width = max(16, _BLOCK_BYTES // (count * votes.itemsize))
+    block = np.empty((min(width, dim), count), votes.dtype)
+    for start in range(0, dim, width):
+        stop = min(start + width, dim)
+        part = block[: stop - start]
+        np.copyto(part, votes[:, start:stop].T)
+        part.sort(axis=-1)
+        out[start:stop] = reduce(xp, part)
+    return out
+
+
+def centred_gram(votes: Float[Array, "votes dim"]) -> tuple[Float[Array, " dim"], Float[Array, "votes votes"]]:
+    """A centre, and the inner products of the votes' offsets from it.
+
+    The centre is the vote of median norm: an honest vote has at least that norm when fewer than half are
+    Byzantine, so an outlier cannot make the honest differences drown in rounding.
+    """
+    xp = namespace(votes)
+    norms = xp.sum(votes * votes, axis=-1)
+    centre = votes[int(xp.argsort(norms)[votes.shape[0] // 2]), :]
+    offsets = votes - centre[None, :]
+    return centre, offsets @ xp.matrix_transpose(offsets)
+
+
+def pair_distances(gram: Float[Array, "votes votes"]) -> Float[Array, "votes votes"]:
+    """Squared distances of all pairs of points with these inner products."""
+    xp = namespace(gram)
+    squares = xp.linalg.diagonal(gram)
+    distances = squares[:, None] + squares[None, :] - 2 * gram
+    distances = xp.where(distances > 0, distances, xp.zeros_like(distances))
+    return distances * (1 - xp.eye(gram.shape[0], dtype=gram.dtype, device=gram.device))
+
+
+def squared_distances(votes: Float[Array, "votes dim"]) -> Float[Array, "votes votes"]:
+    """Squared distances of all pairs of votes, from one product of the votes with themselves."""
+    return pair_distances(centred_gram(votes)[1])
+
+
+def replace_unusable(
+    votes: Float[Array, "votes dim"], arrived: Any
+) -> tuple[Float[Array, "votes dim"], Any]:
+    """Replace what no rule could use by zero votes; return the votes and which were bad although they arrived.
+
+    This is the one place where missing and non-finite messages are handled. A message is unusable when it
+    did not arrive, holds NaN or inf, or is so large that its distances would overflow. A zero vote
+    in its place counts as one of the Byzantine votes that the rule tolerates. The votes are changed in place.
+    """
+    xp = namespace(votes)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = xp.sum(votes * votes, axis=-1)
+    usable = norms <= xp.finfo(votes.dtype).max / (16 * votes.shape[0])  # False for NaN as well
+    bad = ~usable & arrived
+    replaced = ~usable | ~arrived
+    if xp.any(replaced):
+        votes[replaced, :] = 0.0
+    return votes, bad

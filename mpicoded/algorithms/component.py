@@ -1,0 +1,70 @@
+"""What all exchangeable parts are: frozen records of hyperparameters with pure methods.
+
+The class *is* the config: ``[aggregator] name = "trimmed_mean", byzantine = 20`` decodes into
+``TrimmedMean(byzantine=20)``, which is the object that aggregates. The name in a config is the class name
+in snake case.
+"""
+
+import functools
+import re
+import types
+import typing
+from typing import Annotated, Any, ClassVar, Self
+
+import msgspec
+
+from mpicoded.errors import InputError
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+PositiveCount = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+
+
+def snake_case(name: str) -> str:
+    """``CoordinateMedian`` → ``coordinate_median``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+class Component(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag=snake_case
+):
+    """Base of every part that a config can name. Fields are hyperparameters; methods are pure."""
+
+    source: ClassVar[str] = ""
+    """The paper that the part comes from."""
+
+    def __post_init__(self) -> None:
+        """Hold the bounds of the annotations also where the object is made in Python, not from a config."""
+        for name, (low, strict) in _lower_bounds(type(self)).items():
+            value = getattr(self, name)
+            if value is not None and not (value > low if strict else value >= low):
+                raise InputError(
+                    f"{type(self).__name__}: {name} must be {'>' if strict else '>='} {low}, got {value}"
+                )
+
+    @classmethod
+    def name(cls) -> str:
+        """The name that a config uses."""
+        return str(cls.__struct_config__.tag)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other hyperparameters."""
+        return msgspec.structs.replace(self, **changes)
+
+
+@functools.cache
+def _lower_bounds(cls: type) -> dict[str, tuple[float, bool]]:
+    found = {}
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        for meta in (m for option in options for m in getattr(option, "__metadata__", ())):
+            if meta.gt is not None or meta.ge is not None:
+                found[name] = (meta.gt, True) if meta.gt is not None else (meta.ge, False)
+    return found
+
+
+def members(choice: Any) -> dict[str, type[Component]]:
+    """The members of a family's ``Choice``, by their config names, in the order of definition."""
+    classes = typing.get_args(choice) if isinstance(choice, types.UnionType) else (choice,)
+    return {cls.name(): cls for cls in classes}

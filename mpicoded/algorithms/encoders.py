@@ -1,0 +1,61 @@
+"""What a device sends: a code is a sparse matrix, and message m is ``weights[m] @ gradients``."""
+
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from mpicoded.algorithms.component import Component
+from mpicoded.algorithms.shapes import Array, Bool, Float, Int
+
+
+class Code(NamedTuple):
+    """The messages of some devices as combinations of subset gradients."""
+
+    weights: Any  # csr_array (messages, subsets), columns ascending in each row
+    owner: Int[Array, " messages"]  # the device that sends each message
+
+
+class Encoder(Component):
+    """Base of the encoders."""
+
+    def code(self, assignment: Bool[Array, "devices subsets"], first: int, stop: int) -> Code:
+        """The messages of devices first … stop-1 under this assignment."""
+        raise NotImplementedError
+
+    def decode(
+        self, messages: Float[Array, "messages dim"], arrived: Bool[Array, " messages"]
+    ) -> Float[Array, "votes dim"]:
+        """Turn messages into votes; what did not arrive is marked in ``arrived``. Here: as they are."""
+        return messages
+
+
+class Mean(Encoder):
+    """Each device sends the mean of its subset gradients.
+
+    ``weighting = "unbiased"``: g_i = (N/M) sum over its subsets k of grad f_k / d_k, where d_k is the number
+    of devices that hold subset k, so that the mean over devices is the mean over subsets. Where every
+    device holds r subsets and every subset has as many copies, this is the plain mean, 1/r each.
+    ``weighting = "plain"``: 1/r_i whatever the copies, as in CRA-DL's digest; biased where they are uneven.
+    """
+
+    source: ClassVar[str] = "LAD, arXiv 2603.28780; CRA-DL, arXiv 2506.01989"
+    weighting: Literal["unbiased", "plain"] = "unbiased"
+
+    def code(self, assignment: Bool[Array, "devices subsets"], first: int, stop: int) -> Code:
+        """One real message for each device."""
+        devices, subsets = assignment.shape
+        held = assignment.sum(axis=1)
+        copies = assignment.sum(axis=0)
+        even = (held == held[0]).all() and (copies == copies[0]).all()
+        device, subset = np.nonzero(assignment[first:stop])
+        if self.weighting == "plain" or even:
+            values = 1.0 / held[first:stop][device]
+        else:
+            values = (devices / subsets) / copies[subset]
+        starts = np.concatenate([[0], np.cumsum(held[first:stop])])
+        weights = csr_array((values, subset, starts), shape=(stop - first, subsets))
+        return Code(weights, np.arange(first, stop))
+
+
+Choice = Mean

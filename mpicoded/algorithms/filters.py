@@ -1,0 +1,59 @@
+"""Filters prepare votes for the rule: (votes, dim) → (votes, dim)."""
+
+from typing import ClassVar
+
+from mpicoded.algorithms.arrays import namespace, squared_distances, store
+from mpicoded.algorithms.component import Component, Count
+from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.errors import InputError
+
+
+class Filter(Component):
+    """Base of the filters."""
+
+    def fewest(self) -> int:
+        """The number of votes below which the filter is undefined."""
+        return 1
+
+    def check(self, votes: int) -> None:
+        """Raise InputError where there are fewer votes than the filter needs."""
+        if votes < self.fewest():
+            fields = ", ".join(f"{k}={getattr(self, k)}" for k in self.__struct_fields__)
+            raise InputError(
+                f"{type(self).__name__}({fields}) needs at least {self.fewest()} votes, got {votes}"
+            )
+
+    def apply(
+        self, votes: Float[Array, "votes dim"], out: Float[Array, "filtered dim"] | None = None
+    ) -> Float[Array, "filtered dim"]:
+        """The votes that the next filter or the rule gets."""
+        raise NotImplementedError
+
+
+class NearestNeighborMixing(Filter):
+    """Each vote becomes the mean of its n - f nearest votes, itself among them (NNM)."""
+
+    source: ClassVar[str] = "Allouah et al. 2023"
+    byzantine: Count
+
+    def fewest(self) -> int:
+        """2f + 1."""
+        return 2 * self.byzantine + 1
+
+    def apply(
+        self, votes: Float[Array, "votes dim"], out: Float[Array, "filtered dim"] | None = None
+    ) -> Float[Array, "filtered dim"]:
+        """Mix by one product with the 0/1 matrix of neighbours; ties go to the lower index."""
+        self.check(votes.shape[0])
+        xp = namespace(votes)
+        count = votes.shape[0]
+        kept = count - self.byzantine
+        # A vote is its own nearest, also among equal votes.
+        distances = squared_distances(votes) - xp.eye(count, dtype=votes.dtype, device=votes.device)
+        order = xp.argsort(distances, axis=-1, stable=True)
+        rank = xp.argsort(order, axis=-1, stable=True)
+        mixing = xp.astype(rank < kept, votes.dtype)
+        return store((mixing @ votes) / kept, out)
+
+
+Choice = NearestNeighborMixing

@@ -1,0 +1,188 @@
+"""Losses and gradients, batched over subsets of equal padded size.
+
+Subset k's loss is f_k = sum over its samples of weight × (sample loss). The caller chooses the weights so that
+F, the mean of the f_k, is the average over all samples; without weights f_k is the mean over the
+subset's samples. Padded samples have weight zero.
+
+Each product is one BLAS call *per subset*, of a shape that depends on the subset alone. A product over all
+of a rank's subsets would be one call, but its sums would change with the number of ranks.
+"""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from mpicoded.algorithms.component import Component
+from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
+
+Task = Literal["regression", "classification"]
+
+
+class Model(Component):
+    """Base of the models. Parameters are one flat vector."""
+
+    task: ClassVar[Task]
+
+    def dim(self, features: int, classes: int) -> int:
+        """Number of parameters."""
+        raise NotImplementedError
+
+    def initial(self, features: int, classes: int, rng: np.random.Generator) -> Float[Array, " dim"]:
+        """Where training starts: zero, for the convex models."""
+        return np.zeros(self.dim(features, classes))
+
+    def losses(
+        self,
+        parameters: Float[Array, " dim"],
+        x: Float[Array, "subsets samples features"],
+        y: Shaped[Array, "subsets samples"],
+        weights: Float[Array, "subsets samples"] | None = None,
+    ) -> Float[Array, " subsets"]:
+        """The loss of each subset."""
+        raise NotImplementedError
+
+    def gradients(
+        self,
+        parameters: Float[Array, " dim"],
+        x: Float[Array, "subsets samples features"],
+        y: Shaped[Array, "subsets samples"],
+        weights: Float[Array, "subsets samples"] | None = None,
+        out: Float[Array, "subsets dim"] | None = None,
+    ) -> Float[Array, "subsets dim"]:
+        """The gradient of each subset's loss."""
+        raise NotImplementedError
+
+    def correct(
+        self,
+        parameters: Float[Array, " dim"],
+        x: Float[Array, "subsets samples features"],
+        y: Int[Array, "subsets samples"],
+    ) -> Int[Array, "subsets samples"]:
+        """1 where the predicted class is the label (classification only)."""
+        raise NotImplementedError
+
+
+class LinearRegression(Model):
+    """Squared error: f_k = sum of weight × (<z, x> - y)^2 / 2, without an intercept (the papers' setting)."""
+
+    source: ClassVar[str] = "experiments of CRA-DL and LAD"
+    task: ClassVar[Task] = "regression"
+
+    def dim(self, features: int, classes: int) -> int:
+        """One parameter for each feature."""
+        return features
+
+    def losses(
+        self,
+        parameters: Float[Array, " dim"],
+        x: Float[Array, "subsets samples features"],
+        y: Shaped[Array, "subsets samples"],
+        weights: Float[Array, "subsets samples"] | None = None,
+    ) -> Float[Array, " subsets"]:
+        """Half the weighted squared residuals."""
+        residual = (x @ parameters[:, None])[..., 0] - y
+        return 0.5 * np.sum(_weighted(residual * residual, weights), axis=1)
+
+    def gradients(
+        self,
+        parameters: Float[Array, " dim"],
+        x: Float[Array, "subsets samples features"],
+        y: Shaped[Array, "subsets samples"],
+        weights: Float[Array, "subsets samples"] | None = None,
+        out: Float[Array, "subsets dim"] | None = None,
+    ) -> Float[Array, "subsets dim"]:
+        """Weighted residuals times features."""
+        if out is None:
+            out = np.empty((len(x), x.shape[2]), parameters.dtype)
+        residual = _weighted((x @ parameters[:, None])[..., 0] - y, weights)
+        if x.shape[1] == 1:
+            return np.multiply(residual, x[:, 0, :], out=out)  # one sample a subset: no product, four times faster
+        np.matmul(residual[:, None, :], x, out=out[:, None, :])
+        return out
+
+
+class SoftmaxRegression(Model):
+    """Multinomial logistic regression: cross-entropy of a linear map, with an intercept unless it is off.
+
+    Parameters: the (features, classes) matrix row by row, then the intercepts.
+    """
+
+    source: ClassVar[str] = "textbook"
+    task: ClassVar[Task] = "classification"
+    intercept: bool = True
+
+    def dim(self, features: int, classes: int) -> int:
+        """Features × classes, and an intercept for each class."""
+        return (features + self.intercept) * classes
+
+    def losses(
+        self,
+        parameters: Float[Array, " dim"],
+        x: Float[Array, "subsets samples features"],
+        y: Int[Array, "subsets samples"],
+        weights: Float[Array, "subsets samples"] | None = None,
+    ) -> Float[Array, " subsets"]:
+        """Weighted cross-entropy."""
+        logits = self._logits(parameters, x)
+        right = np.take_along_axis(logits, y[..., None], axis=-1)[..., 0]
+        normaliser = np.log(np.sum(np.exp(logits), axis=-1))
+        return np.sum(_weighted(normaliser - right, weights), axis=1)
+
+    def gradients(
+        self,
+        parameters: Float[Array, " dim"],
+        x: Float[Array, "subsets samples features"],
+        y: Int[Array, "subsets samples"],
+        weights: Float[Array, "subsets samples"] | None = None,
+        out: Float[Array, "subsets dim"] | None = None,
+    ) -> Float[Array, "subsets dim"]:
+        """Features times (probability - indicator)."""
+        subsets, samples, features = x.shape
+        if out is None:
+            out = np.empty((subsets, parameters.size), parameters.dtype)
+        error = self._logits(parameters, x)
+        classes = error.shape[-1]
+        np.exp(error, out=error)
+        error /= np.sum(error, axis=-1, keepdims=True)
+        error.reshape(-1, classes)[np.arange(subsets * samples), y.ravel()] -= 1.0
+        error *= (np.asarray(1.0 / samples, error.dtype) if weights is None else weights[..., None])
+        matrix = out[:, : features * classes].reshape(subsets, features, classes)
+        np.matmul(np.swapaxes(x, 1, 2), error, out=matrix)
+        if self.intercept:
+            np.sum(error, axis=1, out=out[:, features * classes :])
+        return out
+
+    def correct(
+        self,
+        parameters: Float[Array, " dim"],
+        x: Float[Array, "subsets samples features"],
+        y: Int[Array, "subsets samples"],
+    ) -> Int[Array, "subsets samples"]:
+        """1 where the largest logit is the label's."""
+        return (np.argmax(self._logits(parameters, x), axis=-1) == y).astype(np.int64)
+
+    def _logits(
+        self, parameters: Float[Array, " dim"], x: Float[Array, "subsets samples features"]
+    ) -> Float[Array, "subsets samples classes"]:
+        """Logits shifted so that the largest is zero, which keeps the exponentials finite."""
+        features = x.shape[2]
+        classes = parameters.size // (features + self.intercept)
+        logits: Array = x @ parameters[: features * classes].reshape(features, classes)
+        if self.intercept:
+            logits += parameters[features * classes :]
+        logits -= np.max(logits, axis=-1, keepdims=True)
+        return logits
+
+
+def _weighted(
+    values: Float[Array, "subsets samples"], weights: Float[Array, "subsets samples"] | None
+) -> Float[Array, "subsets samples"]:
+    """Weight samples in place; without weights they are averaged."""
+    if weights is None:
+        values /= values.shape[1]
+    else:
+        values *= weights
+    return values
+
+
+Choice = LinearRegression | SoftmaxRegression

@@ -1,0 +1,152 @@
+"""The command line. Nothing heavy is imported before it is known what to do."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from mpicoded import __version__
+from mpicoded.errors import InputError
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code. Bad input is one line on standard error and exit code 2."""
+    # Ranks share a node's cores, so each has one BLAS thread unless the user says otherwise; NumPy reads this
+    # when it is first imported.
+    for name in _THREADS:
+        os.environ.setdefault(name, "1")
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(words)
+    if rest and arguments.command != "run":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        return _dispatch(arguments, rest)
+    except InputError as error:
+        print(f"mpicoded: error: {error}", file=sys.stderr, flush=True)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+        return 0
+
+
+def _dispatch(arguments: argparse.Namespace, rest: list[str]) -> int:
+    command = arguments.command
+    if command in ("run", "resume") and arguments.ranks is not None:
+        from mpicoded.commands.launch import relaunch
+
+        return relaunch(arguments.ranks, _without_ranks(sys.argv[1:]))
+    if command == "run":
+        from mpicoded.commands.run import run
+
+        return run(arguments.config, arguments.output, rest, arguments.quiet)
+    if command == "resume":
+        from mpicoded.commands.run import resume
+
+        return resume(arguments.result, arguments.quiet)
+    if command == "data":
+        from mpicoded.commands.data import make
+
+        return make(arguments)
+    if command == "list":
+        from mpicoded.commands.listing import listing
+
+        return listing(arguments.family)
+    if command == "show":
+        from mpicoded.commands.show import show
+
+        return show(arguments.files, arguments.timings)
+    from mpicoded.commands.doctor import doctor
+
+    return doctor()
+
+
+def _without_ranks(words: list[str]) -> list[str]:
+    kept = []
+    skip = False
+    for word in words:
+        if skip or word == "--ranks" or word.startswith("--ranks="):
+            skip = word == "--ranks" and not skip
+            continue
+        kept.append(word)
+    return kept
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mpicoded",
+        description="Coded, Byzantine-robust distributed training over MPI.",
+        epilog="Start it alone, with --ranks P, or under mpiexec or srun: it is the same program.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mpicoded {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="train as a config says",
+        description="Train as a config says. Any key of the config can be overridden: --section.key value.",
+        usage="mpicoded run CONFIG.toml [-o OUT.h5] [--ranks P] [--quiet] [--section.key value …]",
+        allow_abbrev=False,
+    )
+    run.add_argument("config", help="the experiment, a TOML file")
+    run.add_argument("-o", "--output", help="result file (default: the config's name in the current folder)")
+    resume = commands.add_parser("resume", help="finish an interrupted run", allow_abbrev=False)
+    resume.add_argument("result", help="the result file of the run")
+    for command in (run, resume):
+        command.add_argument("--ranks", type=_positive, metavar="P", help="start P ranks under the installed mpiexec")
+        command.add_argument("--quiet", action="store_true", help="say nothing unless something is wrong")
+
+    _add_data(commands)
+    listing = commands.add_parser("list", help="every component with its fields and its paper", allow_abbrev=False)
+    listing.add_argument("family", nargs="?", help="only this family, e.g. aggregator")
+    show = commands.add_parser("show", help="summarise and compare result files", allow_abbrev=False)
+    show.add_argument("files", nargs="+", metavar="FILE", help="result files")
+    show.add_argument("--timings", action="store_true", help="also the seconds of each phase")
+    commands.add_parser("doctor", help="is this machine right?", allow_abbrev=False)
+    return parser
+
+
+def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    data = commands.add_parser("data", help="make or import a dataset", allow_abbrev=False)
+    names = data.add_subparsers(dest="dataset", required=True, metavar="NAME")
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument("-o", "--output", required=True, help="the HDF5 file to write")
+    common.add_argument("--seed", type=_count, default=0)
+    split = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    split.add_argument("--subsets", type=_positive, default=100, help="subsets to split into (default 100)")
+    split.add_argument("--split", choices=("iid", "by_label", "dirichlet"), default="iid")
+    split.add_argument("--alpha", type=float, default=1.0, help="of the Dirichlet split (default 1)")
+    linear = names.add_parser(
+        "linear_regression", parents=[common], help="the papers' synthetic problem", allow_abbrev=False
+    )
+    linear.add_argument("--subsets", type=_positive, default=100)
+    linear.add_argument("--features", type=_positive, default=100)
+    linear.add_argument("--samples-per-subset", type=_positive, default=1)
+    linear.add_argument("--sigma-h", type=float, default=0.3, help="how much the subsets differ (default 0.3)")
+    names.add_parser(
+        "digits", parents=[common, split], help="8 × 8 digits of scikit-learn", allow_abbrev=False
+    )
+    fashion = names.add_parser(
+        "fashion_mnist", parents=[common, split], help="28 × 28 images of clothes", allow_abbrev=False
+    )
+    fashion.add_argument("--source", help="folder of the IDX files (default: that of Debian's package)")
+    source = names.add_parser(
+        "import", parents=[common, split], help="an npz, CSV or LIBSVM file", allow_abbrev=False
+    )
+    source.add_argument("source", metavar="SOURCE")
+    source.add_argument("--target", help="CSV: name or number of the target column (default: the last)")
+    source.add_argument("--test-fraction", type=float, default=0.2, help="classification: share of the test split")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)

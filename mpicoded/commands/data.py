@@ -1,0 +1,38 @@
+"""``mpicoded data``: make or import a dataset."""
+
+from argparse import Namespace
+
+from mpicoded.data import datasets, layout
+
+
+def make(arguments: Namespace) -> int:
+    """Write the dataset and say what it is."""
+    name, output, seed = arguments.dataset, arguments.output, arguments.seed
+    if name == "linear_regression":
+        datasets.linear_regression(
+            output,
+            subsets=arguments.subsets,
+            features=arguments.features,
+            samples_per_subset=arguments.samples_per_subset,
+            sigma_h=arguments.sigma_h,
+            seed=seed,
+        )
+    else:
+        if name == "digits":
+            samples = datasets.digits(seed)
+        elif name == "fashion_mnist":
+            samples = datasets.fashion_mnist(arguments.source or datasets.FASHION_MNIST)
+        else:
+            samples = datasets.read_source(arguments.source, arguments.target, seed, arguments.test_fraction)
+        alpha = f" --alpha {arguments.alpha}" if arguments.split == "dirichlet" else ""
+        datasets.write_split(
+            output,
+            samples,
+            subsets=arguments.subsets,
+            kind=arguments.split,
+            alpha=arguments.alpha,
+            seed=seed,
+            made_by=f"{name} --subsets {arguments.subsets} --split {arguments.split}{alpha} --seed {seed}",
+        )
+    print(layout.describe(output))
+    return 0

@@ -1,0 +1,207 @@
+"""The HDF5 layout of a dataset, written and checked in this one place.
+
+======================  ===================================  ==================================================
+``x``                   (samples, features) float32/float64  rows of subset k: offsets[k] … offsets[k+1]-1
+``y``                   (samples,) float64 or int64          targets (regression) or labels 0 … classes-1
+``offsets``             (subsets + 1,) int64                 where each subset starts; a subset may be empty
+``test/x``, ``test/y``  as above                             test split, optional
+``optimum``             (features,) float64                  minimiser of the squared error, optional
+======================  ===================================  ==================================================
+
+Root attributes: ``format`` = "mpicoded-data", ``version`` = 1, ``task`` = "regression" or "classification",
+``classes`` (0 for regression), ``made_by`` (how the file was made) and, with ``optimum``, ``optimum_loss``.
+``x`` is stored contiguously (no chunks, no compression), so a run of subsets is one plain read.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from mpicoded.algorithms.models import Task
+from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
+from mpicoded.errors import InputError
+
+FORMAT, VERSION = "mpicoded-data", 1
+
+
+class Description(NamedTuple):
+    """What a dataset file holds, without the samples."""
+
+    path: str
+    task: Task
+    features: int
+    classes: int
+    offsets: Int[Array, " subsets+1"]
+    test_samples: int
+    optimum_loss: float | None
+
+    @property
+    def subsets(self) -> int:
+        """Number of subsets, M."""
+        return len(self.offsets) - 1
+
+    @property
+    def samples(self) -> int:
+        """Number of training samples in all subsets."""
+        return int(self.offsets[-1])
+
+    def __str__(self) -> str:
+        classes = f", {self.classes} classes" if self.classes else ""
+        test = f", {self.test_samples} test samples" if self.test_samples else ""
+        return (
+            f"{self.path}: {self.task}, {self.subsets} subsets, {self.samples} samples, "
+            f"{self.features} features{classes}{test}"
+        )
+
+
+def write(
+    path: str | os.PathLike[str],
+    x: Float[Array, "samples features"],
+    y: Shaped[Array, " samples"],
+    offsets: Int[Array, " subsets+1"],
+    *,
+    made_by: str,
+    classes: int = 0,
+    test: tuple[Array, Array] | None = None,
+    optimum: tuple[Array, float] | None = None,
+) -> None:
+    """Write a dataset; the rows of ``x`` are in the order of the subsets. The file appears whole or not at all."""
+    temporary = Path(f"{os.fspath(path)}.part")
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.attrs.update(
+                format=FORMAT,
+                version=VERSION,
+                task="classification" if classes else "regression",
+                classes=classes,
+                made_by=made_by,
+            )
+            file["offsets"] = np.asarray(offsets, np.int64)
+            label = np.int64 if classes else np.float64
+            file["x"], file["y"] = x, np.asarray(y, label)
+            if test is not None:
+                file["test/x"], file["test/y"] = test[0], np.asarray(test[1], label)
+            if optimum is not None:
+                file["optimum"] = optimum[0]
+                file.attrs["optimum_loss"] = optimum[1]
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {os.fspath(path)}: {error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _open(path: str) -> Iterator[h5py.File]:
+    if not os.path.exists(path):
+        raise InputError(f"data file {path} does not exist (make one with: mpicoded data NAME -o {path})")
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise InputError(f"data file {path} cannot be read as HDF5: {error}") from None
+    with file:
+        yield file
+
+
+def describe(path: str) -> Description:
+    """Open a dataset read-only, check its layout, and return what it holds. Raises InputError."""
+    with _open(path) as file:
+        try:
+            return _describe(path, file)
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"data file {path} is damaged or not of this layout: {error}") from None
+
+
+def _describe(path: str, file: h5py.File) -> Description:
+    def need(holds: Any, text: str) -> None:
+        if not holds:
+            raise InputError(f"data file {path}: {text}")
+
+    need(
+        file.attrs.get("format") == FORMAT,
+        "not a dataset of mpicoded (make or import one with: mpicoded data)",
+    )
+    need(file.attrs.get("version") == VERSION, f"layout version must be {VERSION}")
+    task, classes = file.attrs["task"], int(file.attrs["classes"])
+    need(task in ("regression", "classification"), f"unknown task {task!r}")
+    need(classes >= 2 if task == "classification" else classes == 0, f"{classes} classes do not fit {task}")
+    for name in ("x", "y", "offsets"):
+        need(isinstance(file.get(name), h5py.Dataset), f"dataset {name} is missing")
+    offsets = file["offsets"][()]
+    need(
+        offsets.ndim == 1 and offsets.dtype.kind == "i" and len(offsets) >= 2, "offsets must be M + 1 integers"
+    )
+    need(
+        offsets[0] == 0 and (np.diff(offsets) >= 0).all() and offsets[-1] > 0, "offsets must rise from 0 to the samples"
+    )
+    test_samples = 0
+    features = _check_samples(file, "", int(offsets[-1]), task, need)
+    if "test" in file:
+        test_samples = int(file["test/y"].shape[0])
+        need(
+            _check_samples(file, "test/", test_samples, task, need) == features,
+            "test/x has other features than x",
+        )
+    optimum_loss = file.attrs.get("optimum_loss")
+    return Description(
+        path=path,
+        task=task,
+        features=features,
+        classes=classes,
+        offsets=offsets.astype(np.int64),
+        test_samples=test_samples,
+        optimum_loss=None if optimum_loss is None else float(optimum_loss),
+    )
+
+
+def _check_samples(file: h5py.File, group: str, samples: int, task: str, need: Any) -> int:
+    x, y = file[f"{group}x"], file[f"{group}y"]
+    need(x.ndim == 2 and x.dtype.kind == "f", f"{group}x must be a matrix of floats, is {x.shape} {x.dtype}")
+    need(x.shape[1] > 0, f"{group}x has no features")
+    need(
+        x.shape[0] == samples, f"{group}x must have {samples} rows, as offsets or {group}y say, has {x.shape[0]}"
+    )
+    need(y.shape == (samples,), f"{group}y must have shape ({samples},), has {y.shape}")
+    kind = "i" if task == "classification" else "f"
+    need(y.dtype.kind == kind, f"{group}y must be {'integers' if kind == 'i' else 'floats'}, is {y.dtype}")
+    return int(x.shape[1])
+
+
+def read_rows(
+    description: Description, group: str, runs: Sequence[tuple[int, int]], dtype: Any
+) -> tuple[Float[Array, "rows features"], Shaped[Array, " rows"]]:
+    """Read runs of rows [start, stop) of ``group`` ("" or "test/"), one after another, in one pass.
+
+    Each run is one read straight into its place. Raises InputError where the values are not usable.
+    """
+    rows = sum(stop - start for start, stop in runs)
+    classification = description.task == "classification"
+    x = np.empty((rows, description.features), dtype)
+    y = np.empty(rows, np.int64 if classification else dtype)
+    try:
+        with _open(description.path) as file:
+            at = 0
+            for start, stop in runs:
+                here = np.s_[at : at + stop - start]
+                file[f"{group}x"].read_direct(x, np.s_[start:stop], here)
+                file[f"{group}y"].read_direct(y, np.s_[start:stop], here)
+                at += stop - start
+    except (KeyError, OSError, RuntimeError, TypeError) as error:
+        raise InputError(f"data file {description.path} cannot be read: {error}") from None
+    if not np.isfinite(np.sum(x)) and not np.isfinite(x).all():
+        raise InputError(f"data file {description.path}: {group}x holds NaN or infinite values")
+    if classification and y.size and not (0 <= y.min() and y.max() < description.classes):
+        raise InputError(
+            f"data file {description.path}: labels must be 0 to {description.classes - 1}, "
+            f"found {y.min()} to {y.max()}"
+        )
+    if not classification and not np.isfinite(y).all():
+        raise InputError(f"data file {description.path}: {group}y holds NaN or infinite values")
+    return x, y

@@ -1,0 +1,159 @@
+"""Result files: the one writer and the one reader.
+
+======================  ============================================================================================
+``history/NAME``        1-D datasets of equal length, a row for round 0, every ``evaluate_every`` rounds, and the last
+``parameters``          the parameters after the last row's round
+``timings/PHASE``       (ranks,) seconds that each rank spent in a phase
+``allocation/copies``   (subsets,) on how many devices each subset is; attributes hold the allocation's report
+======================  ============================================================================================
+
+Root attributes: ``experiment`` (the resolved config as TOML), ``finished``, ``versions`` and ``mpi`` (texts),
+``hosts`` (one name a rank), ``warnings`` (one line each).
+
+History: ``round`` counts the steps done; ``loss`` is F, ``suboptimality`` F - F* where the optimum is known,
+``accuracy`` the share of the test split that is classified right, ``gradient_norm`` the norm of grad F.
+``bytes_up`` are the records that devices sent, ``bytes_down`` the parameters that they received, and
+``bytes_overhead`` the headers of the ranks, all cumulative; ``seconds`` is the time spent in rounds, evaluation
+and writing left out. ``bad_messages`` counts messages that had to be replaced.
+
+The file exists before round 1 and is always replaced whole, so that a reader finds a complete file at
+every instant and a killed run leaves one.
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.errors import InputError
+
+UNITS = {
+    "round": "1",
+    "loss": "1",
+    "suboptimality": "1",
+    "accuracy": "1",
+    "gradient_norm": "1",
+    "bytes_up": "byte",
+    "bytes_down": "byte",
+    "bytes_overhead": "byte",
+    "seconds": "s",
+    "bad_messages": "1",
+}
+
+
+class Results(NamedTuple):
+    """A result file in memory."""
+
+    path: str
+    experiment: dict[str, Any]  # the resolved config
+    history: dict[str, Array]
+    parameters: Float[Array, " dim"]
+    timings: dict[str, Array]
+    allocation: dict[str, Any]
+    finished: bool
+    versions: dict[str, str]
+    mpi: str
+    hosts: list[str]
+    warnings: list[str]
+    toml: str  # the resolved config as text
+
+
+class ResultWriter:
+    """Collects a run's results and replaces the file whole at each ``write``."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        experiment: str,
+        *,
+        versions: Mapping[str, str],
+        mpi: str,
+        hosts: list[str],
+        allocation: Mapping[str, Any],
+        copies: Array,
+        warnings: list[str],
+    ) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, float]] = []
+        self.warnings = warnings
+        self._attributes = {"experiment": experiment, "versions": json.dumps(dict(versions)), "mpi": mpi}
+        self._hosts = hosts
+        self._allocation, self._copies = dict(allocation), copies
+
+    def append(self, row: dict[str, float]) -> None:
+        """Add a row of the history."""
+        self.rows.append(row)
+
+    def write(self, parameters: Array, timings: Mapping[str, Array], *, finished: bool) -> None:
+        """Write everything so far to a temporary file and put it in place."""
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        try:
+            with h5py.File(temporary, "w") as file:
+                text = h5py.string_dtype()
+                file.attrs.update(self._attributes, finished=finished)
+                file.attrs.create("hosts", self._hosts, dtype=text)
+                file.attrs.create("warnings", self.warnings, shape=(len(self.warnings),), dtype=text)
+                self._write_history(file)
+                file["parameters"] = parameters
+                group = file.create_group("timings")
+                for phase, seconds in timings.items():
+                    group[phase] = seconds
+                    group[phase].attrs["units"] = "s"
+                group = file.create_group("allocation")
+                group["copies"] = self._copies
+                group.attrs.update(self._allocation)
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _write_history(self, file: h5py.File) -> None:
+        group = file.create_group("history")
+        names = self.rows[0] if self.rows else dict.fromkeys(("round", "loss"), 0.0)
+        for name in names:
+            integer = name == "round" or name.startswith(("bytes", "bad"))
+            values = np.array([row[name] for row in self.rows], np.int64 if integer else np.float64)
+            group[name] = values
+            group[name].attrs["units"] = UNITS.get(name, "1")
+        # A dimension scale, so that xarray sees one named dimension and its coordinate.
+        group["round"].make_scale("round")
+        for name in names:
+            if name != "round":
+                group[name].dims[0].attach_scale(group["round"])
+
+
+def load_results(path: str | os.PathLike[str]) -> Results:
+    """Read a result file. Raises InputError where it is missing, damaged or something else."""
+    name = os.fspath(path)
+    if not os.path.exists(name):
+        raise InputError(f"result file {name} does not exist")
+    try:
+        with h5py.File(name, "r", locking=False) as file:
+            if "experiment" not in file.attrs:
+                raise InputError(f"{name} is not a result file of mpicoded")
+            toml = str(file.attrs["experiment"])
+            return Results(
+                path=name,
+                experiment=tomllib.loads(toml),
+                history={key: value[()] for key, value in file["history"].items()},
+                parameters=file["parameters"][()],
+                timings={key: value[()] for key, value in file["timings"].items()},
+                allocation={**file["allocation"].attrs, "copies": file["allocation/copies"][()]},
+                finished=bool(file.attrs["finished"]),
+                versions=json.loads(file.attrs["versions"]),
+                mpi=str(file.attrs["mpi"]),
+                hosts=[str(host) for host in file.attrs["hosts"]],
+                warnings=[str(line) for line in file.attrs["warnings"]],
+                toml=toml,
+            )
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"result file {name} is damaged: {error}") from None

@@ -1,0 +1,147 @@
+"""The subsets that one rank holds in memory, handed to the model in batches of equal shape.
+
+Subsets may differ in size. A subset of n samples is worked as a block of ``padded(n)`` rows, a size that depends
+on n alone; so do the shapes of all products, and with them the bits of its gradient, whichever
+subsets are worked beside it and whichever rank does it.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from mpicoded.algorithms.randomness import Streams
+from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
+from mpicoded.data import layout
+from mpicoded.data.layout import Description
+
+_WORKSPACE_BYTES = 32 << 20
+_TEST_BLOCK = 256  # test samples in one pseudo-subset
+
+
+class Batch(NamedTuple):
+    """Some subsets of equal padded size."""
+
+    slots: slice  # where they stand in the order of the work
+    x: Float[Array, "subsets samples features"]
+    y: Shaped[Array, "subsets samples"]
+    weights: Float[Array, "subsets samples"]  # of the samples in the subset's loss; zero for padding
+
+
+class Work(NamedTuple):
+    """Subsets to compute, in the order in which the batches fill the rows of a result."""
+
+    subsets: Int[Array, " subsets"]  # their numbers
+    places: Int[Array, " subsets"]  # their places among the rank's subsets
+    chunks: tuple[tuple[slice, int], ...]  # rows of the result, and the padded size that they share
+
+
+def padded(sizes: Int[Array, " subsets"]) -> Int[Array, " subsets"]:
+    """Sizes rounded up to four significant bits: at most 1/8 larger, and few distinct ones."""
+    sizes = np.asarray(sizes, np.int64)
+    bits = np.frexp(np.maximum(sizes, 1))[1]
+    step = 1 << np.maximum(bits - 4, 0)
+    return np.asarray(-(-sizes // step) * step)
+
+
+class Shards:
+    """Some subsets of a dataset, in memory, ascending by number."""
+
+    def __init__(
+        self,
+        subsets: Int[Array, " held"],
+        sizes: Int[Array, " held"],
+        x: Float[Array, "rows features"],
+        y: Shaped[Array, " rows"],
+        scale: float,
+    ) -> None:
+        self.subsets = subsets
+        self.sizes = sizes
+        self.starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
+        self.x, self.y = x, y
+        self.scale = scale
+        self._padded = padded(sizes)
+        self._workspace = np.empty(0, x.dtype)
+
+    @classmethod
+    def read(cls, description: Description, subsets: Int[Array, " held"], dtype: Any) -> Self:
+        """Read the given subsets (ascending) of the training split; neighbours in the file come in one read.
+
+        A sample weighs subsets/samples, so that the mean over subsets is the average over all samples.
+        """
+        offsets = description.offsets
+        runs = [
+            (int(offsets[run[0]]), int(offsets[run[-1] + 1]))
+            for run in np.split(subsets, np.flatnonzero(np.diff(subsets) != 1) + 1)
+            if len(run)
+        ]
+        x, y = layout.read_rows(description, "", runs, dtype)
+        sizes = (offsets[1:] - offsets[:-1])[subsets]
+        return cls(subsets, sizes, x, y, description.subsets / description.samples)
+
+    @classmethod
+    def read_test(cls, description: Description, part: int, parts: int, dtype: Any) -> Self:
+        """Read one rank's part of the test split, cut into pseudo-subsets of fixed size."""
+        blocks = -(-description.test_samples // _TEST_BLOCK)
+        mine = np.arange(part * blocks // parts, (part + 1) * blocks // parts)
+        edges = np.minimum(np.append(mine, mine[-1:] + 1) * _TEST_BLOCK, description.test_samples)
+        runs = [(int(edges[0]), int(edges[-1]))] if len(mine) else []
+        x, y = layout.read_rows(description, "test/", runs, dtype)
+        return cls(mine, np.diff(edges), x, y, 1.0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the samples held."""
+        return self.x.nbytes + self.y.nbytes
+
+    def work(self, subsets: Int[Array, " wanted"], batch_size: int | None = None) -> Work:
+        """Plan the computation of some of the held subsets: by padded size, the empty ones last."""
+        places = np.searchsorted(self.subsets, subsets)
+        size = self._padded[places] if batch_size is None else np.where(self.sizes[places] > 0, batch_size, 0)
+        order = np.argsort(np.where(size > 0, size, np.iinfo(np.int64).max), kind="stable")
+        places, size = places[order], size[order]
+        edges = np.concatenate([[0], np.flatnonzero(np.diff(size)) + 1, [len(size)]])
+        chunks: list[tuple[slice, int]] = []
+        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            if start == stop or size[start] == 0:
+                continue
+            row_bytes = int(size[start]) * self.x.shape[1] * self.x.itemsize
+            most = max(1, _WORKSPACE_BYTES // row_bytes)
+            chunks += [(slice(a, min(a + most, int(stop))), int(size[start])) for a in range(int(start), int(stop), most)]
+        return Work(self.subsets[places], places, tuple(chunks))
+
+    def batches(self, work: Work, streams: Streams | None = None) -> Iterator[Batch]:
+        """The batches of a plan: whole subsets, or with ``streams`` mini-batches of the plan's batch size.
+
+        A mini-batch is drawn with replacement, from a stream of the subset's own.
+        """
+        for slots, samples in work.chunks:
+            places = work.places[slots]
+            if streams is not None:
+                draws = streams.uniform("mini_batch", self.subsets[places], samples)
+                offsets = (draws * self.sizes[places, None]).astype(np.int64)
+                weights = (self.scale / samples) * np.broadcast_to(self.sizes[places, None], offsets.shape)
+                yield Batch(slots, *self._gather(places, offsets), weights)
+            else:
+                yield Batch(slots, *self._whole(places, samples))
+
+    def _whole(self, places: Array, samples: int) -> tuple[Array, Array, Array]:
+        count, features = len(places), self.x.shape[1]
+        sizes, first = self.sizes[places], int(self.starts[places[0]])
+        if (sizes == samples).all() and (places[1:] - places[:-1] == 1).all():  # they lie side by side: no copy
+            rows = slice(first, first + count * samples)
+            x, y = self.x[rows].reshape(count, samples, features), self.y[rows].reshape(count, samples)
+            return x, y, np.broadcast_to(self.x.dtype.type(self.scale), (count, samples))
+        column = np.arange(samples)
+        x, y = self._gather(places, np.minimum(column, sizes[:, None] - 1))
+        return x, y, (self.scale * (column < sizes[:, None])).astype(self.x.dtype)
+
+    def _gather(self, places: Array, offsets: Array) -> tuple[Array, Array]:
+        """Copy rows (by their offset in each subset) into the workspace."""
+        rows = (self.starts[places, None] + offsets).ravel()
+        features = self.x.shape[1]
+        if self._workspace.size < rows.size * features:
+            self._workspace = np.empty(rows.size * features, self.x.dtype)
+        x = self._workspace[: rows.size * features].reshape(rows.size, features)
+        np.take(self.x, rows, axis=0, out=x, mode="clip")
+        return x.reshape(*offsets.shape, features), self.y[rows].reshape(offsets.shape)

@@ -1,0 +1,267 @@
+"""The experiment: one TOML file as one type, with overrides and the checks that concern several parts."""
+
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+import tomli_w
+
+from mpicoded.algorithms import (
+    aggregators,
+    allocations,
+    attacks,
+    compressors,
+    encoders,
+    filters,
+    models,
+    optimizers,
+)
+from mpicoded.algorithms.component import Component, Count, PositiveCount, members
+from mpicoded.data.layout import Description
+from mpicoded.errors import InputError
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the samples are, and how many of a subset's a device uses in a round."""
+
+    path: str
+    batch_size: PositiveCount | None = None  # None: all
+
+
+class Root(Component):
+    """Every message goes to rank 0, which is the server."""
+
+
+class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the arithmetic is done in, and on."""
+
+    dtype: Literal["float64", "float32"] = "float64"
+    device: Literal["cpu"] = "cpu"
+
+
+FAMILIES: dict[str, Any] = {
+    "model": models.Choice,
+    "allocation": allocations.Choice,
+    "encoder": encoders.Choice,
+    "attack": attacks.Choice,
+    "compressor": compressors.Choice,
+    "filters": filters.Choice,
+    "aggregator": aggregators.Choice,
+    "optimizer": optimizers.Choice,
+    "transport": Root,
+}
+"""The tables of a config that name a component, and the components that each may name."""
+
+
+Filters = tuple[filters.Choice, ...]
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One experiment, completely."""
+
+    devices: PositiveCount
+    byzantine: Count = 0  # how many devices attack
+    identities: Literal["resampled", "fixed"] = "resampled"  # of the Byzantine devices, in each round
+    rounds: PositiveCount
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+    evaluate_every: PositiveCount = 10
+    data: Data
+    model: models.Choice
+    allocation: allocations.Choice = allocations.Partition()
+    encoder: encoders.Choice = encoders.Mean()
+    attack: attacks.Choice = attacks.NoAttack()
+    compressor: compressors.Choice = compressors.NoCompression()
+    filters: Filters = ()
+    aggregator: aggregators.Choice
+    optimizer: optimizers.Choice = optimizers.Sgd()
+    transport: Root = Root()
+    compute: Compute = Compute()
+
+    def to_toml(self) -> str:
+        """The resolved experiment, every default written out."""
+        return tomli_w.dumps(_without_none(msgspec.to_builtins(self)))
+
+    def check(self, data: Description, ranks: int) -> None:
+        """Raise InputError where the parts do not fit each other, the data or the number of ranks."""
+        if ranks > self.devices:
+            raise InputError(f"{ranks} ranks are more than the {self.devices} devices: each rank hosts one at least")
+        if 2 * self.byzantine >= self.devices and self.byzantine:
+            raise InputError(
+                f"byzantine must be fewer than half of the {self.devices} devices, got {self.byzantine}"
+            )
+        if self.model.task != data.task:
+            raise InputError(
+                f"model {self.model.name()} is for {self.model.task}, but {data.path} holds a {data.task} problem"
+            )
+        self.allocation.check(self.devices, data.subsets)
+        for part in (*self.filters, self.aggregator):
+            part.check(self.devices)
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> Experiment:
+    """Read a config file and apply ``--section.key value`` words to it. Raises InputError."""
+    try:
+        with open(path, "rb") as file:
+            tree = tomllib.load(file)
+    except OSError as error:
+        raise InputError(f"config {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path} is not valid TOML: {error}") from None
+    return decode(override(tree, overrides), os.path.basename(path))
+
+
+def loads(toml: str, source: str) -> Experiment:
+    """An experiment from the text of ``to_toml``."""
+    return decode(tomllib.loads(toml), source)
+
+
+def override(tree: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """Apply words such as ``--aggregator.byzantine 10`` (or ``--aggregator.byzantine=10``) to a config.
+
+    Values are read as TOML, and as plain text where they are not TOML. Where a table gets another
+    component's name, its fields that the new component does not have are dropped.
+    """
+    pending = list(words)
+    while pending:
+        word = pending.pop(0)
+        key, equals, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not key:
+            raise InputError(f"unexpected argument {word!r}: overrides are written --section.key value")
+        if not equals:
+            if not pending:
+                raise InputError(f"override {word} needs a value")
+            text = pending.pop(0)
+        _set(tree, key.split("."), _value(text), word)
+    return tree
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _set(tree: dict[str, Any], keys: list[str], value: Any, word: str) -> None:
+    place: Any = tree
+    for key in keys[:-1]:
+        if isinstance(place, list) and key.isdigit() and int(key) < len(place):
+            place = place[int(key)]
+        elif isinstance(place, dict):
+            place = place.setdefault(key, {})
+        else:
+            raise InputError(f"override {word}: the config has no {'.'.join(keys[:-1])}")
+    if not isinstance(place, dict):
+        raise InputError(f"override {word}: {'.'.join(keys[:-1])} is not a table")
+    family = members(FAMILIES[keys[0]]) if keys[0] in FAMILIES else {}
+    if keys[-1] == "name" and len(keys) > 1 and value in family:
+        known = family[value].__struct_fields__
+        for stale in [field for field in place if field != "name" and field not in known]:
+            del place[stale]
+    place[keys[-1]] = value
+
+
+def decode(tree: dict[str, Any], source: str) -> Experiment:
+    """Check a config's tree and turn it into an Experiment. Raises InputError naming the config and the place."""
+    try:
+        _check_keys(tree, Experiment, "")
+        tree = _with_defaults(tree)
+        for family, choice in FAMILIES.items():
+            tables = tree.get(family, {})
+            for table in tables if isinstance(tables, list) else [tables]:
+                if tables:
+                    _check_component(family, table, members(choice))
+        return msgspec.convert(tree, Experiment)
+    except msgspec.ValidationError as error:
+        raise InputError(f"config {source}: {_readable(error, tree)}") from None
+    except InputError as error:
+        raise InputError(f"config {source}: {error}") from None
+
+
+def _with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what follows from other parts: the number of Byzantine devices that rule and filters tolerate."""
+    tree = {"aggregator": {"name": "trimmed_mean"}, **tree}
+    byzantine = tree.get("byzantine", 0)
+    for family in ("filters", "aggregator"):
+        tables = tree.get(family, [])
+        for table in tables if isinstance(tables, list) else [tables]:
+            cls = members(FAMILIES[family]).get(table.get("name")) if isinstance(table, dict) else None
+            if cls is not None and "byzantine" in cls.__struct_fields__:
+                table.setdefault("byzantine", byzantine)
+    return tree
+
+
+def _check_keys(table: Mapping[str, Any], cls: type[msgspec.Struct], place: str) -> None:
+    fields = cls.__struct_fields__
+    for key in table:
+        if key not in fields and not (key == "name" and issubclass(cls, Component)):
+            raise InputError(f"{place or 'the top level'} has no key {key!r}; it has: {', '.join(fields) or 'none'}")
+    if place in ("data", "compute") or not place:
+        for key, kind in (("data", Data), ("compute", Compute)):
+            if isinstance(table.get(key), dict):
+                _check_keys(table[key], kind, key)
+
+
+def _check_component(family: str, table: Any, choice: dict[str, type[Component]]) -> None:
+    if not isinstance(table, dict):
+        raise InputError(f"{family} must be a table with a name, got {table!r}")
+    if len(choice) == 1:
+        table.setdefault("name", next(iter(choice)))
+    name = table.get("name")
+    if not isinstance(name, str) or name not in choice:
+        found = f"has no component {name!r}" if "name" in table else "needs a name"
+        raise InputError(f"{family} {found}; choose from: {', '.join(choice)}")
+    _check_keys(table, choice[str(name)], f"{family} {name}")
+
+
+def _readable(error: msgspec.ValidationError, tree: Any) -> str:
+    """``Expected `int`, got `str` - at `$.data.path``` → ``data.path: expected int, got str 'x'``."""
+    text, _, place = str(error).partition(" - at `$")
+    place = place.rstrip("`").lstrip(".").replace("[", ".").replace("]", "")
+    value, hint = _lookup(tree, Experiment, place)
+    text = text.replace("`", "")
+    if text.startswith("Object missing required field"):
+        return f"{place or 'the top level'} lacks {text.rsplit(' ', 1)[1]}"
+    if isinstance(value, dict | list):
+        return f"{place}: {text[0].lower()}{text[1:]}"
+    if text.startswith("Invalid enum value"):
+        text = f"expected one of {describe_type(hint)}"
+    text = text.split(", got ")[0]
+    return f"{place}: {text[0].lower()}{text[1:]}, got {value!r}"
+
+
+def _lookup(tree: Any, cls: Any, place: str) -> tuple[Any, Any]:
+    """The value at a place such as ``data.path`` and, for plain tables, its type."""
+    hint: Any = None
+    for key in place.split(".") if place else []:
+        if isinstance(tree, dict) and isinstance(cls, type) and issubclass(cls, msgspec.Struct):
+            family = members(FAMILIES[key]) if key in FAMILIES else {}
+            tree, hint = tree.get(key), typing.get_type_hints(cls, include_extras=True).get(key)
+            cls = family.get(tree.get("name")) if family and isinstance(tree, dict) else hint
+        else:
+            tree = tree[int(key)] if isinstance(tree, list) and key.isdigit() else None
+    return tree, hint
+
+
+def _without_none(tree: Any) -> Any:
+    """TOML has no null: what is unset is left out."""
+    if isinstance(tree, dict):
+        return {key: _without_none(value) for key, value in tree.items() if value is not None}
+    return [_without_none(item) for item in tree] if isinstance(tree, list | tuple) else tree
+
+
+def describe_type(hint: Any) -> str:
+    """A field's type in a user's words."""
+    if typing.get_origin(hint) is Annotated:
+        base, meta = typing.get_args(hint)[0], hint.__metadata__[0]
+        bounds = [f"{sign} {bound:g}" for sign, bound in ((">", meta.gt), (">=", meta.ge), ("<=", meta.le)) if bound is not None]
+        return " ".join([describe_type(base), *bounds])
+    if typing.get_origin(hint) is Literal:
+        return " | ".join(map(str, typing.get_args(hint)))
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return " or ".join("unset" if arg is type(None) else describe_type(arg) for arg in typing.get_args(hint))
+    return getattr(hint, "__name__", str(hint))

@@ -1,0 +1,1 @@
+"""The round: what devices and server compute, and the loop that joins them."""

@@ -1,0 +1,50 @@
+"""Byzantine devices: who they are in a round, and what they send instead of their message."""
+
+import numpy as np
+
+from mpicoded.algorithms.attacks import NoAttack, Seen
+from mpicoded.algorithms.randomness import Streams, generator
+from mpicoded.algorithms.shapes import Array, Bool, Float
+from mpicoded.experiment import Experiment
+from mpicoded.transport.base import Transport, block, block_sizes
+
+
+class Adversary:
+    """The attackers among the devices of this rank, and what reaches them from the others."""
+
+    def __init__(self, experiment: Experiment, transport: Transport, dim: int, dtype: np.dtype) -> None:
+        self._experiment, self._transport = experiment, transport
+        self._first, self._stop = block(experiment.devices, transport.rank, transport.size)
+        self._starts = np.cumsum(sizes := block_sizes(experiment.devices, transport.size)) - sizes
+        self.active = experiment.byzantine > 0 and not isinstance(experiment.attack, NoAttack)
+        colludes = self.active and experiment.attack.colludes
+        self._honest = np.empty((experiment.devices - experiment.byzantine, dim) if colludes else (0, dim), dtype)
+
+    def byzantine(self, round: int) -> Bool[Array, " devices"]:
+        """Which devices are Byzantine: the same draw on every rank."""
+        experiment = self._experiment
+        draw = round if experiment.identities == "resampled" else 0
+        chosen = np.zeros(experiment.devices, bool)
+        order = generator(experiment.seed, "byzantine", draw).permutation(experiment.devices)
+        chosen[order[: experiment.byzantine]] = True
+        return chosen
+
+    def act(self, messages: Float[Array, "messages dim"], round: int) -> None:
+        """Replace the messages of this rank's Byzantine devices, in place.
+
+        What colluding attackers know travels on an exchange of its own, which no byte counter sees: it stands
+        for what an attacker listens in on, not for traffic of the training.
+        """
+        if not self.active:
+            return
+        byzantine = self.byzantine(round)
+        mine = byzantine[self._first : self._stop]
+        honest = None
+        if self._experiment.attack.colludes:
+            counts = np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
+            honest = self._transport.share(messages[~mine], counts, self._honest)
+        if mine.any():
+            attackers = self._first + np.flatnonzero(mine)
+            seen = Seen(self._experiment.devices, attackers, honest)
+            streams = Streams(self._experiment.seed, round)
+            messages[mine] = self._experiment.attack.forge(messages[mine], seen, streams)

@@ -1,0 +1,50 @@
+"""Seconds that this process spends in each phase of the round."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+import numpy as np
+
+from mpicoded.algorithms.shapes import Array
+
+PHASES = (
+    "broadcast",
+    "compute",
+    "encode",
+    "attack",
+    "compress",
+    "gather",
+    "decompress",
+    "filter",
+    "aggregate",
+    "step",
+    "evaluate",
+    "write",
+)
+OUTSIDE = ("evaluate", "write")  # not part of a round
+
+
+class Clock:
+    """Adds up seconds by phase; phases do not nest."""
+
+    def __init__(self) -> None:
+        self.seconds = np.zeros(len(PHASES))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a block."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[PHASES.index(name)] += perf_counter() - start
+
+    def outside(self) -> float:
+        """Seconds spent in what is not part of a round."""
+        return float(sum(self.seconds[PHASES.index(name)] for name in OUTSIDE))
+
+    @staticmethod
+    def table(rows: Array) -> dict[str, Array]:
+        """The seconds of all ranks, (ranks, phases), by phase."""
+        return {name: rows[:, column].copy() for column, name in enumerate(PHASES)}

@@ -1,0 +1,78 @@
+"""What the devices of one rank compute: gradients of their subsets, encoded."""
+
+import numpy as np
+
+from mpicoded.algorithms.encoders import Code
+from mpicoded.algorithms.models import Model
+from mpicoded.algorithms.randomness import Streams
+from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.data.shards import Shards, Work
+from mpicoded.experiment import Experiment
+from mpicoded.training.clock import Clock
+
+
+class Gradients:
+    """Gradients of a rank's subsets, each computed once, in a buffer that is allocated once."""
+
+    def __init__(self, model: Model, shards: Shards, dim: int) -> None:
+        self.model = model
+        self.shards = shards
+        self._buffer = np.empty((len(shards.subsets), dim), shards.x.dtype)
+
+    def compute(
+        self, parameters: Float[Array, " dim"], work: Work, streams: Streams | None = None
+    ) -> Float[Array, "subsets dim"]:
+        """The gradients of the planned subsets, in the plan's order. Empty subsets have gradient zero."""
+        out = self._buffer[: len(work.subsets)]
+        filled = 0
+        for batch in self.shards.batches(work, streams):
+            self.model.gradients(parameters, batch.x, batch.y, batch.weights, out=out[batch.slots])
+            filled = batch.slots.stop
+        out[filled:] = 0.0
+        return out
+
+
+class Devices:
+    """The contiguous block of devices that a rank hosts."""
+
+    def __init__(
+        self, experiment: Experiment, subsets: int, first: int, stop: int, gradients: Gradients, clock: Clock
+    ) -> None:
+        self.first, self.stop = first, stop
+        self._experiment, self._subsets = experiment, subsets
+        self._gradients, self._clock = gradients, clock
+        self._plan: tuple[Work, Code] | None = None
+
+    def messages(self, round: int, parameters: Float[Array, " dim"]) -> Float[Array, "messages dim"]:
+        """The honest messages of this round, one row for each device."""
+        with self._clock.phase("compute"):
+            work, code = self._plan_of(round)
+            streams = Streams(self._experiment.seed, round) if self._experiment.data.batch_size else None
+            gradients = self._gradients.compute(parameters, work, streams)
+        with self._clock.phase("encode"):
+            messages: Array = code.weights @ gradients
+        return messages
+
+    def _plan_of(self, round: int) -> tuple[Work, Code]:
+        """Which subsets to compute and how to combine them; the same in all rounds of a fixed allocation."""
+        if self._plan is None or self._experiment.allocation.varies:
+            self._plan = self._new_plan(round)
+        return self._plan
+
+    def _new_plan(self, round: int) -> tuple[Work, Code]:
+        experiment = self._experiment
+        assignment = experiment.allocation.assignment(
+            experiment.devices, self._subsets, round, experiment.seed
+        )
+        code = experiment.encoder.code(assignment, self.first, self.stop)
+        weights = code.weights.astype(self._gradients.shards.x.dtype)
+        wanted = np.flatnonzero(assignment[self.first : self.stop].any(axis=0))
+        work = self._gradients.shards.work(wanted, experiment.data.batch_size)
+        # Columns point at rows of the gradients. Their order within a message stays that of the subsets'
+        # numbers, so that a message is the same sum whatever else this rank computes.
+        row = np.empty(self._subsets, weights.indices.dtype)
+        row[work.subsets] = np.arange(len(wanted), dtype=row.dtype)
+        weights = type(weights)(
+            (weights.data, row[weights.indices], weights.indptr), shape=(weights.shape[0], len(wanted))
+        )
+        return work, Code(weights, code.owner)

@@ -1,0 +1,121 @@
+"""The training loop: the same code for one process and for any number of ranks.
+
+    server                                   ranks (each hosts one or more devices)
+    broadcast parameters ────────────────▶   assignment of this round → gradients of the assigned subsets
+                                             → encode → [attack] → compress
+    decompress ◀──────────────── gather ──   fixed-size typed records
+    filters → rule → optimiser step
+"""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+
+from mpicoded.algorithms.randomness import Streams, generator
+from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.data.layout import Description
+from mpicoded.data.shards import Shards
+from mpicoded.experiment import Experiment
+from mpicoded.training.adversary import Adversary
+from mpicoded.training.clock import Clock
+from mpicoded.training.devices import Devices, Gradients
+from mpicoded.training.evaluation import Evaluator, evaluators
+from mpicoded.training.server import Server
+from mpicoded.transport.base import Transport, block, block_sizes
+
+
+class Progress(NamedTuple):
+    """What rank 0 tells the outside after an evaluation."""
+
+    row: dict[str, float]
+    parameters: Float[Array, " dim"]
+    timings: dict[str, Array]
+    finished: bool
+
+
+class Trainer:
+    """One rank's part of a run. Building it reads this rank's shards and makes no collective call."""
+
+    def __init__(self, experiment: Experiment, description: Description, transport: Transport) -> None:
+        self.experiment, self.transport = experiment, transport
+        self.clock = Clock()
+        first, stop = block(experiment.devices, transport.rank, transport.size)
+        dtype = np.dtype(experiment.compute.dtype)
+        holdings = experiment.allocation.holdings(experiment.devices, description.subsets, experiment.seed)
+        starts = np.cumsum(sizes := block_sizes(experiment.devices, transport.size)) - sizes
+        holders = np.logical_or.reduceat(holdings, starts, axis=0)
+        evaluator = evaluators(holders)
+        held = np.flatnonzero(holders[transport.rank] | (evaluator == transport.rank))
+        shards = Shards.read(description, held, dtype)
+        test = None
+        if description.test_samples and experiment.model.task == "classification":
+            test = Shards.read_test(description, transport.rank, transport.size, dtype)
+        dim = experiment.model.dim(description.features, description.classes)
+        self.parameters = experiment.model.initial(
+            description.features, description.classes, generator(experiment.seed, "initial")
+        ).astype(dtype)
+        gradients = Gradients(experiment.model, shards, dim)
+        self.evaluate = Evaluator(transport, description, gradients, evaluator, test)
+        self.devices = Devices(experiment, description.subsets, first, stop, gradients, self.clock)
+        self.adversary = Adversary(experiment, transport, dim, dtype)
+        self.server = Server(experiment, self.parameters, self.clock) if transport.rank == 0 else None
+        self._bytes_up = self._bytes_down = 0
+
+    def train(
+        self,
+        report: Callable[[Progress], None] = lambda progress: None,
+        tick: Callable[[int], None] = lambda round: None,
+    ) -> None:
+        """All rounds. On rank 0 ``report`` gets each row of the history, and ``tick`` the rounds done."""
+        start = perf_counter()
+        for round in range(self.experiment.rounds + 1):
+            try:  # a diverging run is a result, not a reason for warnings from every rank
+                with self.clock.phase("broadcast"):
+                    self.transport.broadcast(self.parameters)
+                last = round == self.experiment.rounds
+                if last or round % self.experiment.evaluate_every == 0:
+                    seconds = perf_counter() - start - self.clock.outside()
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        self._evaluate(round, seconds, last, report)
+                if not last:
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        self._round(round)
+                    tick(round + 1)
+            except Exception as error:
+                error.add_note(f"in round {round + 1}")
+                raise
+
+    def _round(self, round: int) -> None:
+        messages = self.devices.messages(round, self.parameters)
+        with self.clock.phase("attack"):
+            self.adversary.act(messages, round)
+        with self.clock.phase("compress"):
+            records = self.experiment.compressor.compress(messages, Streams(self.experiment.seed, round))
+        with self.clock.phase("gather"):
+            gathered = self.transport.gather(records, round)
+        if self.server is not None and gathered is not None:
+            self._bytes_up += int(gathered.arrived.sum()) * gathered.records.itemsize
+            self._bytes_down += self.experiment.devices * self.parameters.nbytes
+            self.server.step(gathered, round)
+
+    def _evaluate(self, round: int, seconds: float, last: bool, report: Callable[[Progress], None]) -> None:
+        with self.clock.phase("evaluate"):
+            values = self.evaluate(self.parameters)
+            timings = self.transport.collect(
+                self.clock.seconds[None, :], np.ones(self.transport.size, np.int64)
+            )
+        if values is None or timings is None or self.server is None:
+            return
+        row = {
+            "round": round,
+            **values,
+            "bytes_up": self._bytes_up,
+            "bytes_down": self._bytes_down,
+            "bytes_overhead": self.transport.overhead_bytes,
+            "seconds": seconds,
+            "bad_messages": self.server.bad_messages,
+        }
+        with self.clock.phase("write"):
+            report(Progress(row, self.parameters, Clock.table(timings), last))

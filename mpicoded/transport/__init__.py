@@ -1,0 +1,1 @@
+"""How devices and server reach each other. Only ``transport.mpi`` imports mpi4py."""

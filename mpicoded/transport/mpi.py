@@ -1,0 +1,115 @@
+"""The transport over MPI: upper-case, buffer-based calls on a communicator of our own.
+
+Nothing that a device says is ever unpickled: every call moves a known number of typed items.
+"""
+
+import sys
+from typing import Any
+
+import mpi4py
+import numpy as np
+
+from mpicoded.algorithms.shapes import Array
+from mpicoded.errors import InputError
+from mpicoded.transport.base import Gathered, block_sizes, decode_text, encode_text
+
+mpi4py.rc.threads = False  # one thread calls MPI
+try:
+    from mpi4py import MPI
+except RuntimeError as error:  # mpi4py is there, an MPI library is not
+    raise InputError(f"no MPI library was found: {error}") from None
+
+_HEADER = 2  # round, number of records
+
+
+class MpiTransport:
+    """Devices on the ranks of a communicator."""
+
+    def __init__(self, comm: Any = None) -> None:
+        """Use a private duplicate of the communicator (the world, unless another is given)."""
+        self._comm = (comm or MPI.COMM_WORLD).Dup()
+        self.rank: int = self._comm.rank
+        self.size: int = self._comm.size
+        self.description = MPI.Get_library_version().split("\n")[0].strip().rstrip("\x00")
+        self.overhead_bytes = 0
+        self._headers = np.empty((self.size, _HEADER), np.int64)
+        self._received = np.empty(0, np.uint8)
+        self._types: dict[int, Any] = {}
+
+    def broadcast(self, array: Array) -> None:
+        """One Bcast of the array's bytes."""
+        self._comm.Bcast(self._items(array.reshape(-1)))
+
+    def gather(self, records: Array, round: int) -> Gathered | None:
+        """A Gather of the headers, then a Gatherv of the records, each straight into its place."""
+        header = np.array([round, len(records)], np.int64)
+        self._comm.Gather(header, self._headers if self.rank == 0 else None)
+        self.overhead_bytes += self._headers.nbytes
+        if self.rank != 0:
+            self._gatherv(records, None, None)
+            return None
+        counts = self._headers[:, 1]
+        if (self._headers[:, 0] != round).any() or (counts != block_sizes(int(counts.sum()), self.size)).any():
+            raise RuntimeError(f"in round {round} the ranks sent these rounds and counts: {self._headers.tolist()}")
+        needed = int(counts.sum()) * records.itemsize
+        if self._received.size != needed:
+            self._received = np.empty(needed, np.uint8)
+        gathered = self._received.view(records.dtype)
+        self._gatherv(records, counts, gathered)
+        return Gathered(gathered, np.ones(len(gathered), bool))
+
+    def share(self, rows: Array, counts: Array, out: Array) -> Array:
+        """An Allgatherv of rows."""
+        total = int(counts.sum())
+        row = self._row_type(out)
+        starts = np.cumsum(counts) - counts
+        self._comm.Allgatherv([rows, len(rows), row], [out, (counts, starts), row])
+        return out[:total]
+
+    def collect(self, rows: Array, counts: Array) -> Array | None:
+        """A Gatherv of rows."""
+        out = np.empty((int(counts.sum()), *rows.shape[1:]), rows.dtype) if self.rank == 0 else None
+        self._gatherv(rows, counts, out)
+        return out
+
+    def agree(self, error: str | None) -> str | None:
+        """The lowest rank with an error is found first; only its text travels."""
+        lowest = np.array([self.size if error is None else self.rank], np.int64)
+        self._comm.Allreduce(MPI.IN_PLACE, lowest, MPI.MIN)
+        if lowest[0] == self.size:
+            return None
+        text = encode_text(error or "")
+        self._comm.Bcast(text, int(lowest[0]))
+        return decode_text(text)
+
+    def texts(self, text: str) -> list[str]:
+        """An Allgather of fixed-size texts."""
+        mine = encode_text(text)
+        everyone = np.empty((self.size, mine.size), np.uint8)
+        self._comm.Allgather(mine, everyone)
+        return [decode_text(row) for row in everyone]
+
+    def abort(self, error: BaseException) -> None:
+        """MPI_Abort: the launcher ends all ranks."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        MPI.COMM_WORLD.Abort(1)
+
+    def _gatherv(self, rows: Array, counts: Array | None, out: Array | None) -> None:
+        row = self._row_type(rows)
+        at_root = None
+        if out is not None and counts is not None:
+            at_root = [out, (counts, np.cumsum(counts) - counts), row]
+        self._comm.Gatherv([rows, len(rows), row], at_root)
+
+    def _row_type(self, rows: Array) -> Any:
+        """One row as one MPI item, so that counts are numbers of rows and stay below MPI's 2^31."""
+        return self._item_type(rows.itemsize * int(np.prod(rows.shape[1:])))
+
+    def _items(self, array: Array) -> list[Any]:
+        return [array, len(array), self._item_type(array.itemsize)]
+
+    def _item_type(self, nbytes: int) -> Any:
+        if nbytes not in self._types:
+            self._types[nbytes] = MPI.BYTE.Create_contiguous(nbytes).Commit()
+        return self._types[nbytes]
