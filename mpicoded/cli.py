@@ -4,9 +4,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from mpicoded import __version__
 from mpicoded.errors import InputError
+from mpicoded.transport.launched import launched
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -17,26 +19,27 @@ def main(words: Sequence[str] | None = None) -> int:
     # when it is first imported.
     for name in _THREADS:
         os.environ.setdefault(name, "1")
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(words)
-    if rest and arguments.command != "run":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    words = list(sys.argv[1:] if words is None else words)
     try:
-        return _dispatch(arguments, rest)
+        arguments, rest = _parser().parse_known_args(words)
+        if rest and arguments.command != "run":
+            raise InputError(f"unknown argument {rest[0]!r} (see mpicoded {arguments.command} --help)")
+        return _dispatch(arguments, rest, words)
     except InputError as error:
-        print(f"mpicoded: error: {error}", file=sys.stderr, flush=True)
+        if (launched() or (1, 0))[1] == 0:
+            print(f"mpicoded: error: {error}", file=sys.stderr, flush=True)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
         return 0
 
 
-def _dispatch(arguments: argparse.Namespace, rest: list[str]) -> int:
+def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) -> int:
     command = arguments.command
     if command in ("run", "resume") and arguments.ranks is not None:
         from mpicoded.commands.launch import relaunch
 
-        return relaunch(arguments.ranks, _without_ranks(sys.argv[1:]))
+        return relaunch(arguments.ranks, _without_ranks(words))
     if command == "run":
         from mpicoded.commands.run import run
 
@@ -73,8 +76,13 @@ def _without_ranks(words: list[str]) -> list[str]:
     return kept
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mpicoded",
         description="Coded, Byzantine-robust distributed training over MPI.",
         epilog="Start it alone, with --ranks P, or under mpiexec or srun: it is the same program.",
@@ -108,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     data = commands.add_parser("data", help="make or import a dataset", allow_abbrev=False)
     names = data.add_subparsers(dest="dataset", required=True, metavar="NAME")
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

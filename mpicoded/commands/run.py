@@ -8,13 +8,13 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 
 import mpicoded
 from mpicoded import experiment as experiments
 from mpicoded.algorithms import allocations
+from mpicoded.commands.text import readable_bytes
 from mpicoded.data import layout
 from mpicoded.data.results import ResultWriter, load_results
 from mpicoded.errors import InputError
@@ -221,18 +221,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def readable_bytes(count: float) -> str:
-    """``12.3 MB``."""
-    units = ["B", "kB", "MB", "GB", "TB", "PB"]
-    while count >= 1000 and len(units) > 1:
-        count, units = count / 1000, units[1:]
-    return f"{count:.3g} {units[0]}"
-
-
-def table(rows: Sequence[Sequence[Any]]) -> str:
-    """Text columns, the first row a heading."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)

@@ -22,6 +22,11 @@ except RuntimeError as error:  # mpi4py is there, an MPI library is not
 _HEADER = 2  # round, number of records
 
 
+def library_version() -> str:
+    """Name and version of the MPI library, short."""
+    return MPI.Get_library_version().split("\n")[0].split(", package")[0].rstrip("\x00").strip()
+
+
 class MpiTransport:
     """Devices on the ranks of a communicator."""
 
@@ -30,7 +35,7 @@ class MpiTransport:
         self._comm = (comm or MPI.COMM_WORLD).Dup()
         self.rank: int = self._comm.rank
         self.size: int = self._comm.size
-        self.description = MPI.Get_library_version().split("\n")[0].strip().rstrip("\x00")
+        self.description = library_version()
         self.overhead_bytes = 0
         self._headers = np.empty((self.size, _HEADER), np.int64)
         self._received = np.empty(0, np.uint8)

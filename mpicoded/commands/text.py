@@ -1,0 +1,22 @@
+"""Numbers and tables for the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def readable_bytes(count: float) -> str:
+    """``12.3 MB``."""
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
+    while count >= 1000 and len(units) > 1:
+        count, units = count / 1000, units[1:]
+    return f"{count:.3g} {units[0]}"
+
+
+def table(rows: Sequence[Sequence[Any]]) -> str:
+    """Text in columns; the first row is the heading."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

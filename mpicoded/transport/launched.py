@@ -1,0 +1,21 @@
+"""Whether an MPI launcher started this process, and what it told it. Imports nothing heavy."""
+
+import os
+
+# Number of processes and own rank, as launchers tell them to each process.
+_LAUNCHERS = (
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),  # Open MPI
+    ("PMI_SIZE", "PMI_RANK"),  # MPICH, Intel MPI, Cray, srun --mpi=pmi2
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+    ("PALS_SIZE", "PALS_RANKID"),
+    ("FLUX_JOB_SIZE", "FLUX_TASK_RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),  # srun
+)
+
+
+def launched() -> tuple[int, int] | None:
+    """(processes, own rank) as the launcher says, or None where this process was started by itself."""
+    for size, rank in _LAUNCHERS:
+        if os.environ.get(size, "").isdigit() and os.environ.get(rank, "").isdigit():
+            return int(os.environ[size]), int(os.environ[rank])
+    return None
