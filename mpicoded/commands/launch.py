@@ -37,7 +37,6 @@ def environment(ranks: int, open_mpi: bool) -> dict[str, str]:
     variables = dict(os.environ)
     cores = len(os.sched_getaffinity(0))
     if open_mpi:
-        variables.setdefault("OMPI_MCA_btl", "^ofi")  # probing it costs a second at every start
         if ranks > cores:
             variables.setdefault("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
             variables.setdefault("OMPI_MCA_rmaps_base_oversubscribe", "1")  # Open MPI 4
@@ -59,6 +58,8 @@ def relaunch(ranks: int, words: list[str]) -> int:
         )
     launcher, version = found
     variables = environment(ranks, is_open_mpi(version))
+    if sys.stdout.isatty():
+        variables["MPICODED_TERMINAL"] = "1"  # the ranks cannot see it: launchers put pipes or terminals between
     sys.stdout.flush()
     command = [launcher, "-n", str(ranks), sys.executable, "-m", "mpicoded", *words]
     os.execvpe(launcher, command, variables)

@@ -22,6 +22,7 @@ from mpicoded.experiment import Experiment
 from mpicoded.training.loop import Progress, Trainer
 from mpicoded.transport.base import Transport
 from mpicoded.transport.connect import connect
+from mpicoded.transport.launched import launched
 
 _REPORT_SECONDS = 2.0  # at least this long between two lines, and between two writes of the file
 
@@ -104,7 +105,8 @@ class _Reporter:
             experiment.allocation, experiment.devices, description.subsets, experiment.seed
         )
         self._experiment, self._target, self._quiet = experiment, target, quiet
-        self._bar = sys.stdout.isatty()
+        alone = launched() is None
+        self._bar = sys.stdout.isatty() if alone else "MPICODED_TERMINAL" in os.environ
         self._said = self._written = time.monotonic() - _REPORT_SECONDS
         self._row: dict[str, float] = {}
         self._first: dict[str, float] = {}
@@ -153,7 +155,9 @@ class _Reporter:
             print(f"mpicoded: warning: {line}", file=sys.stderr, flush=True)
         now = time.monotonic()
         if progress.finished or now - self._written >= _REPORT_SECONDS:
-            self._writer.write(progress.parameters, progress.timings, finished=progress.finished)
+            self._writer.write(
+                progress.parameters, progress.timings, progress.memory, finished=progress.finished
+            )
             self._written = time.monotonic()
         if progress.finished:
             self._finish()

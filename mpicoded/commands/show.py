@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpicoded.algorithms.shapes import Array
 from mpicoded.commands.text import readable_bytes, table
 from mpicoded.data.compare import differences
 from mpicoded.data.results import Results, load_results
@@ -36,6 +37,7 @@ def _summary(result: Results) -> str:
         result.toml.rstrip(),
         "",
         _allocation(result),
+        f"memory: {_range(result.memory['shards'])} of samples on a rank, peak {_range(result.memory['peak'])} in all",
         f"bytes: {readable_bytes(history['bytes_up'][-1])} up, {readable_bytes(history['bytes_down'][-1])} down, "
         f"{readable_bytes(history['bytes_overhead'][-1])} of headers",
         "",
@@ -64,6 +66,11 @@ def _allocation(result: Results) -> str:
     )
 
 
+def _range(counts: Array) -> str:
+    low, high = readable_bytes(counts.min()), readable_bytes(counts.max())
+    return low if low == high else f"{low} to {high}"
+
+
 def _comparison(results: Sequence[Results]) -> str:
     settings = differences(results)
     keys = list(settings[0])
@@ -87,5 +94,6 @@ def _comparison(results: Sequence[Results]) -> str:
 
 def _timings(result: Results) -> str:
     rows = [["phase", "mean", "slowest rank"]]
-    rows += [[name, f"{v.mean():.3f}", f"{v.max():.3f} ({int(v.argmax())})"] for name, v in result.timings.items()]
+    slowest_first = sorted(result.timings.items(), key=lambda item: -item[1].mean())
+    rows += [[name, f"{v.mean():.3f}", f"{v.max():.3f} ({int(v.argmax())})"] for name, v in slowest_first]
     return table(rows)

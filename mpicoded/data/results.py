@@ -4,6 +4,7 @@
 ``history/NAME``        1-D datasets of equal length, a row for round 0, every ``evaluate_every`` rounds, and the last
 ``parameters``          the parameters after the last row's round
 ``timings/PHASE``       (ranks,) seconds that each rank spent in a phase
+``memory/shards``       (ranks,) bytes of samples that each rank holds; ``memory/peak``: its resident memory at most
 ``allocation/copies``   (subsets,) on how many devices each subset is; attributes hold the allocation's report
 ======================  ============================================================================================
 
@@ -55,6 +56,7 @@ class Results(NamedTuple):
     history: dict[str, Array]
     parameters: Float[Array, " dim"]
     timings: dict[str, Array]
+    memory: dict[str, Array]
     allocation: dict[str, Any]
     finished: bool
     versions: dict[str, str]
@@ -90,7 +92,9 @@ class ResultWriter:
         """Add a row of the history."""
         self.rows.append(row)
 
-    def write(self, parameters: Array, timings: Mapping[str, Array], *, finished: bool) -> None:
+    def write(
+        self, parameters: Array, timings: Mapping[str, Array], memory: Mapping[str, Array], *, finished: bool
+    ) -> None:
         """Write everything so far to a temporary file and put it in place."""
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
@@ -101,10 +105,10 @@ class ResultWriter:
                 file.attrs.create("warnings", self.warnings, shape=(len(self.warnings),), dtype=text)
                 self._write_history(file)
                 file["parameters"] = parameters
-                group = file.create_group("timings")
-                for phase, seconds in timings.items():
-                    group[phase] = seconds
-                    group[phase].attrs["units"] = "s"
+                for name, unit, values in (("timings", "s", timings), ("memory", "byte", memory)):
+                    for key, value in values.items():
+                        file[f"{name}/{key}"] = value
+                        file[f"{name}/{key}"].attrs["units"] = unit
                 group = file.create_group("allocation")
                 group["copies"] = self._copies
                 group.attrs.update(self._allocation)
@@ -145,6 +149,7 @@ def load_results(path: str | os.PathLike[str]) -> Results:
                 history={key: value[()] for key, value in file["history"].items()},
                 parameters=file["parameters"][()],
                 timings={key: value[()] for key, value in file["timings"].items()},
+                memory={key: value[()] for key, value in file["memory"].items()},
                 allocation={**file["allocation"].attrs, "copies": file["allocation/copies"][()]},
                 finished=bool(file.attrs["finished"]),
                 versions=json.loads(file.attrs["versions"]),

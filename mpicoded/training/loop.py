@@ -7,6 +7,7 @@
     filters → rule → optimiser step
 """
 
+import resource
 from collections.abc import Callable
 from time import perf_counter
 from typing import NamedTuple
@@ -31,7 +32,8 @@ class Progress(NamedTuple):
 
     row: dict[str, float]
     parameters: Float[Array, " dim"]
-    timings: dict[str, Array]
+    timings: dict[str, Array]  # seconds by phase, of each rank
+    memory: dict[str, Array]  # bytes, of each rank
     finished: bool
 
 
@@ -61,6 +63,7 @@ class Trainer:
         self.devices = Devices(experiment, description.subsets, first, stop, gradients, self.clock)
         self.adversary = Adversary(experiment, transport, dim, dtype)
         self.server = Server(experiment, self.parameters, self.clock) if transport.rank == 0 else None
+        self._shard_bytes = shards.nbytes + (test.nbytes if test is not None else 0)
         self._bytes_up = self._bytes_down = 0
 
     def train(
@@ -103,11 +106,13 @@ class Trainer:
     def _evaluate(self, round: int, seconds: float, last: bool, report: Callable[[Progress], None]) -> None:
         with self.clock.phase("evaluate"):
             values = self.evaluate(self.parameters)
-            timings = self.transport.collect(
-                self.clock.seconds[None, :], np.ones(self.transport.size, np.int64)
-            )
-        if values is None or timings is None or self.server is None:
+            one_each = np.ones(self.transport.size, np.int64)
+            seconds_by_phase = self.transport.collect(self.clock.seconds[None, :], one_each)
+            peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            memory = self.transport.collect(np.array([[self._shard_bytes, peak]]), one_each)
+        if values is None or seconds_by_phase is None or memory is None or self.server is None:
             return
+        by_rank = {"shards": memory[:, 0], "peak": memory[:, 1]}
         row = {
             "round": round,
             **values,
@@ -118,4 +123,4 @@ class Trainer:
             "bad_messages": self.server.bad_messages,
         }
         with self.clock.phase("write"):
-            report(Progress(row, self.parameters, Clock.table(timings), last))
+            report(Progress(row, self.parameters, Clock.table(seconds_by_phase), by_rank, last))

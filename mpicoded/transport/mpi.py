@@ -3,7 +3,9 @@
 Nothing that a device says is ever unpickled: every call moves a known number of typed items.
 """
 
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import mpi4py
@@ -13,6 +15,10 @@ from mpicoded.algorithms.shapes import Array
 from mpicoded.errors import InputError
 from mpicoded.transport.base import Gathered, block_sizes, decode_text, encode_text
 
+if Path(sys.prefix, "lib", "libmpi.so.40").exists():
+    # Open MPI installed into this environment, as from PyPI: it probes for OFI networks for a second at every
+    # start. A site's own Open MPI has its own settings, which an environment variable would override.
+    os.environ.setdefault("OMPI_MCA_btl", "^ofi")
 mpi4py.rc.threads = False  # one thread calls MPI
 try:
     from mpi4py import MPI
