@@ -170,7 +170,7 @@ class Balanced(Allocation):
         held = np.zeros((devices, subsets), np.int64)
         np.add.at(held, (np.arange(dealt.size) % devices, dealt), 1)
         while (spare := np.argwhere(held > 1)).size:
-            for device, subset in spare:
+            for device, subset in spare.tolist():
                 _swap_spare(held, device, subset, stream)
         return held.astype(bool)
 

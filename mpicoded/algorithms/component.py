@@ -9,7 +9,7 @@ import functools
 import re
 import types
 import typing
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -48,13 +48,9 @@ class Component(
         """The name that a config uses."""
         return str(cls.__struct_config__.tag)
 
-    def replace(self, **changes: Any) -> Self:
-        """A copy with other hyperparameters."""
-        return msgspec.structs.replace(self, **changes)
-
 
 @functools.cache
-def _lower_bounds(cls: type) -> dict[str, tuple[float, bool]]:
+def _lower_bounds(cls: type) -> dict[str, tuple[int | float, bool]]:
     found = {}
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

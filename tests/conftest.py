@@ -1,0 +1,88 @@
+"""Shape checks for all of ``mpicoded.algorithms``, and how tests start real ranks."""
+
+import os
+
+os.environ["MPICODED_CHECK_SHAPES"] = "1"
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")  # as the command line does, so that bits can be compared
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jaxtyping
+import pytest
+from hypothesis import settings
+
+jaxtyping.install_import_hook("mpicoded.algorithms", "beartype.beartype")
+
+from mpicoded.commands.launch import environment, find_launcher, is_open_mpi
+
+settings.register_profile("mpicoded", derandomize=True, deadline=None)
+settings.load_profile("mpicoded")
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+
+
+class Ended(NamedTuple):
+    """How a program ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def child_environment(ranks: int = 1) -> dict[str, str]:
+    launcher = find_launcher()
+    variables = environment(ranks, launcher is not None and is_open_mpi(launcher[1]))
+    variables.pop("MPICODED_CHECK_SHAPES", None)
+    variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
+    return variables
+
+
+def start(command: list[str], folder: Path, timeout: float, ranks: int = 1) -> Ended:
+    """Run a program to its end; past the timeout its whole process group is ended."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=child_environment(ranks),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        pytest.fail(f"{command} did not end within {timeout} s\n{out}\n{err}")
+    return Ended(process.returncode, out, err)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[..., Ended]:
+    """``program("run", "x.toml", ranks=3)``: mpicoded in a folder of the test's own; no ranks, no MPI."""
+
+    def call(*words: object, ranks: int | None = None, timeout: float = 120) -> Ended:
+        return python("-m", "mpicoded", *words, ranks=ranks, timeout=timeout)
+
+    def python(*words: object, ranks: int | None = None, timeout: float = 120) -> Ended:
+        command = [sys.executable, *map(str, words)]
+        if ranks is not None:
+            launcher = find_launcher()
+            assert launcher is not None, "the tests need an mpiexec"
+            command = [launcher[0], "-n", str(ranks), *command]
+        return start(command, tmp_path, timeout, ranks or 1)
+
+    call.python = python  # type: ignore[attr-defined]
+    return call
+
+
+def pytest_report_header() -> str:
+    return f"launcher: {find_launcher()}"

@@ -1,0 +1,228 @@
+"""The loop over real MPI against one process, and what a round may cost in Python."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpicoded.data import datasets, layout
+from mpicoded.data.results import load_results
+from mpicoded.experiment import decode
+from mpicoded.training.loop import Trainer
+from mpicoded.transport.local import LocalTransport
+
+sys.path.insert(0, str(Path(__file__).parent))
+import matrix
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> list[str]:
+    """A linear problem, and ragged classification with empty subsets and a test split."""
+    folder = tmp_path_factory.mktemp("data")
+    linear, ragged = str(folder / "linear.h5"), str(folder / "ragged.h5")
+    datasets.linear_regression(linear, subsets=20, features=13, samples_per_subset=3, seed=1)
+    rng = np.random.default_rng(5)
+    samples = datasets.Samples(rng.standard_normal((400, 9)), rng.integers(0, 4, 400), 4)
+    test = (rng.standard_normal((600, 9)), rng.integers(0, 4, 600))
+    datasets.write_split(
+        ragged, samples._replace(test=test), subsets=20, kind="dirichlet", alpha=0.1, seed=2, made_by="test"
+    )
+    assert (np.diff(layout.describe(ragged).offsets) == 0).any()
+    return [linear, ragged]
+
+
+@pytest.fixture(scope="module")
+def alone(files) -> list[np.ndarray]:
+    return matrix.parameters(files, LocalTransport())
+
+
+def test_every_combination_runs_and_stays_finite(alone):
+    assert len(alone) == len(list(matrix.combinations()))
+    assert all(np.isfinite(end).all() for end in alone)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_every_combination_has_the_same_bits_on_any_number_of_ranks(program, tmp_path, files, alone, ranks):
+    ended = program.python(matrix.__file__, tmp_path / "ends.npz", *files, ranks=ranks)
+    assert ended.code == 0, ended.err
+    with np.load(tmp_path / "ends.npz") as ends:
+        for number, end in enumerate(alone):
+            np.testing.assert_array_equal(ends[f"arr_{number}"], end, err_msg=str(number))
+
+
+NNM = '[{name = "nearest_neighbor_mixing", byzantine = 20}]'
+SETTINGS = {
+    "lad": ("lad_linear", "linear.h5", []),
+    "cra_dl": ("cra_dl_linear", "linear_1000.h5", []),
+}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_papers_shapes_have_the_same_bits_on_1_2_3_5_and_7_ranks(program, tmp_path, name):
+    config, data, extra = SETTINGS[name]
+    many = ("--subsets", 1000, "--sigma-h", 0.25) if name == "cra_dl" else ()
+    assert program("data", "linear_regression", "-o", data, "--seed", 3, *many).code == 0
+    words = ["--rounds", 40, "--attack.name", "alie", "--filters", NNM, *extra]
+    results = {}
+    for ranks in (None, 1, 2, 3, 5, 7):
+        ended = program("run", CONFIGS / f"{config}.toml", "-o", f"{ranks}.h5", *words, ranks=ranks)
+        assert ended.code == 0, ended.err
+        results[ranks] = load_results(tmp_path / f"{ranks}.h5")
+        assert len(results[ranks].hosts) == (ranks or 1)
+    for result in results.values():
+        np.testing.assert_array_equal(result.parameters, results[None].parameters)
+        for key in ("loss", "suboptimality", "gradient_norm", "bytes_up", "bytes_down"):
+            np.testing.assert_array_equal(result.history[key], results[None].history[key])
+
+
+@pytest.mark.mpi
+def test_a_rank_a_device_has_the_same_bits(program, tmp_path):
+    assert program("data", "linear_regression", "-o", "linear.h5", "--subsets", 96, "--features", 100).code == 0
+    small = ("--devices", 8, "--byzantine", 2, "--aggregator.byzantine", 2, "--allocation.redundancy", 24)
+    words = ["--rounds", 20, "--attack.name", "alie", "--filters", NNM.replace("20", "2"), *small]
+    for ranks in (1, 8):
+        ended = program("run", CONFIGS / "lad_linear.toml", "-o", f"{ranks}.h5", *words, ranks=ranks)
+        assert ended.code == 0, ended.err
+    one, eight = load_results(tmp_path / "1.h5"), load_results(tmp_path / "8.h5")
+    np.testing.assert_array_equal(one.parameters, eight.parameters)
+    np.testing.assert_array_equal(one.history["loss"], eight.history["loss"])
+
+
+def trainer_of(path: str, devices: int, **tables) -> Trainer:
+    description = layout.describe(path)
+    experiment = decode(
+        {
+            "devices": devices,
+            "byzantine": devices // 5,
+            "rounds": 8,
+            "data": {"path": path},
+            "model": {"name": "linear_regression"},
+            "attack": {"name": "alie"},
+            "filters": [{"name": "nearest_neighbor_mixing"}],
+            "optimizer": {"step_size": 1e-4},
+        }
+        | tables,
+        "test",
+    )
+    experiment.check(description, 1)
+    return Trainer(experiment, description, LocalTransport())
+
+
+@pytest.mark.parametrize("allocation", ["cyclic", "balanced", "uniform"])
+@pytest.mark.parametrize("batch", [{}, {"batch_size": 2}])
+def test_a_round_runs_as_many_lines_of_python_for_200_devices_as_for_20(tmp_path, allocation, batch):
+    """No Python loop over devices or subsets: the lines executed in a round do not depend on their number."""
+    lines = {}
+    for devices in (20, 200):
+        path = str(tmp_path / f"{devices}.h5")
+        datasets.linear_regression(path, subsets=devices, features=30, samples_per_subset=4)
+        trainer = trainer_of(
+            path,
+            devices,
+            data={"path": path} | batch,
+            allocation={"name": allocation, "redundancy": 10},
+            aggregator={"name": "trimmed_mean"},
+        )
+        trainer._round(0)
+        count = 0
+
+        def trace(frame, event, argument):
+            nonlocal count
+            if "mpicoded" not in frame.f_code.co_filename:
+                return None
+            count += event == "line"
+            return trace
+
+        sys.settrace(trace)
+        try:
+            trainer._round(1)
+        finally:
+            sys.settrace(None)
+        lines[devices] = count
+    assert lines[20] > 30
+    assert lines[20] == lines[200]
+
+
+def test_bytes_are_those_of_the_buffers(tmp_path):
+    path = str(tmp_path / "data.h5")
+    datasets.linear_regression(path, subsets=10, features=7)
+    rows = []
+    trainer_of(path, 10, compute={"dtype": "float32"}).train(lambda progress: rows.append(progress.row))
+    assert [row["round"] for row in rows] == [0, 8]
+    assert rows[-1]["bytes_up"] == 8 * 10 * 7 * 4
+    assert rows[-1]["bytes_down"] == 8 * 10 * 7 * 4
+    assert rows[-1]["bytes_overhead"] == 0
+
+
+def test_a_message_of_nan_is_replaced_counted_and_survived(tmp_path, monkeypatch):
+    path = str(tmp_path / "data.h5")
+    datasets.linear_regression(path, subsets=20, features=7)
+    trainer = trainer_of(path, 20, attack={"name": "none"})
+    honest = trainer.devices.messages
+
+    def broken(round, parameters):
+        messages = honest(round, parameters)
+        messages[3] = np.nan
+        messages[4, 0] = np.inf
+        messages[5] = 1e200  # finite, but its distances are not
+        return messages
+
+    monkeypatch.setattr(trainer.devices, "messages", broken)
+    rows = []
+    trainer.train(lambda progress: rows.append(progress.row))
+    assert rows[-1]["bad_messages"] == 3 * 8
+    assert np.isfinite(trainer.parameters).all()
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_a_diverging_run_ends_and_says_so(tmp_path):
+    path = str(tmp_path / "data.h5")
+    datasets.linear_regression(path, subsets=20, features=7)
+    rows = []
+    trainer = trainer_of(path, 20, optimizer={"step_size": 1e150}, aggregator={"name": "mean"})
+    trainer.train(lambda progress: rows.append(progress.row))
+    assert rows[-1]["round"] == 8
+    assert rows[-1]["bad_messages"] > 0
+
+
+@pytest.mark.mpi
+def test_a_rank_holds_only_the_shards_of_its_devices(program, tmp_path):
+    """Measured: bytes of samples, and the resident memory of the processes, for a dataset of 160 MB."""
+    made = program("data", "linear_regression", "-o", "big.h5", "--features", 1000, "--samples-per-subset", 200)
+    assert made.code == 0
+    peaks = {}
+    for name, words in {
+        "balanced": ("--allocation.name", "balanced", "--allocation.redundancy", 1),
+        "cyclic": ("--allocation.redundancy", 3, "--allocation.permute", "false"),
+        "permuted": ("--allocation.redundancy", 3),
+    }.items():
+        short = ("--data.path", "big.h5", "--rounds", 2, "--optimizer.step_size", "1e-6")
+        ended = program("run", CONFIGS / "lad_linear.toml", "-o", f"{name}.h5", *short, *words, ranks=4)
+        assert ended.code == 0, ended.err
+        memory = load_results(tmp_path / f"{name}.h5").memory
+        subset = 200 * 1001 * 8
+        held = {"balanced": 25, "cyclic": 27, "permuted": 100}[name]  # a rank's 25 windows of 3 reach two further
+        assert (memory["shards"] == held * subset).all()
+        peaks[name] = memory["peak"].max()
+    assert peaks["balanced"] < peaks["permuted"] - 0.6 * 75 * subset
+    assert peaks["cyclic"] < peaks["permuted"] - 0.6 * 73 * subset
+
+
+@pytest.mark.mpi
+def test_an_exception_on_rank_2_ends_the_job_and_names_the_rank(program, tmp_path):
+    shutil.copy(Path(__file__).with_name("boom.py"), tmp_path)
+    assert program("data", "linear_regression", "-o", "linear.h5").code == 0
+    ended = program.python(
+        "boom.py", "run", CONFIGS / "quickstart.toml", "--rounds", 1_000_000, ranks=4, timeout=30
+    )
+    assert ended.code not in (0, 2)
+    line = next(line for line in ended.err.splitlines() if line.startswith("mpicoded: error"))
+    assert "rank 2" in line
+    assert "in round 10: ZeroDivisionError: injected" in line
+    assert not load_results(tmp_path / "quickstart.h5").finished

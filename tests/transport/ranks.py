@@ -1,0 +1,79 @@
+"""Run under mpiexec by test_mpi.py: each collective of MpiTransport against what it must give."""
+
+import sys
+from typing import NoReturn
+
+import numpy as np
+from mpi4py import MPI
+
+from mpicoded.transport.base import block, block_sizes
+from mpicoded.transport.mpi import MpiTransport
+
+
+class BuffersOnly:
+    """A communicator that refuses every call that would pickle."""
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        self._comm = comm
+
+    def __getattr__(self, name: str) -> object:
+        value = getattr(self._comm, name)
+        if callable(value) and name[0].islower():
+            self.refuse(name)
+        return BuffersOnly(value()).pretend if name == "Dup" else value
+
+    def pretend(self) -> "BuffersOnly":
+        return self
+
+    def refuse(self, name: str) -> NoReturn:
+        raise AssertionError(f"pickling call {name}")
+
+
+transport = MpiTransport(BuffersOnly(MPI.COMM_WORLD))
+rank, size = transport.rank, transport.size
+assert size == int(sys.argv[1])
+
+for dtype in (np.float64, np.float32):
+    array = np.arange(7, dtype=dtype) if rank == 0 else np.full(7, -1, dtype)
+    transport.broadcast(array)
+    assert (array == np.arange(7)).all()
+
+DEVICES = 11
+first, stop = block(DEVICES, rank, size)
+layout = np.dtype([("index", "u1"), ("values", "f4", (3,))])  # 13 bytes: no power of two
+records = np.zeros(stop - first, layout)
+records["index"] = np.arange(first, stop)
+records["values"] = np.arange(first, stop)[:, None] + [0.25, 0.5, 0.75]
+for round in range(3):
+    records["values"] += 1
+    gathered = transport.gather(records, round)
+    if rank == 0:
+        assert gathered is not None
+        assert gathered.arrived.all()
+        assert gathered.arrived.shape == (DEVICES,)
+        assert (gathered.records["index"] == np.arange(DEVICES)).all()
+        assert (gathered.records["values"][:, 1] == np.arange(DEVICES) + 1.5 + round).all()
+    else:
+        assert gathered is None
+assert transport.overhead_bytes == 3 * 16 * size
+
+counts = np.arange(size) % 3  # some ranks have nothing to say
+rows = np.full((counts[rank], 2), float(rank))
+expected = np.repeat(np.arange(size, dtype=float), counts)
+shared = transport.share(rows, counts, np.empty((DEVICES, 2)))
+assert (shared[:, 0] == expected).all()
+assert shared.shape == (counts.sum(), 2)
+collected = transport.collect(rows.astype(np.int64), counts)
+assert (collected is None) == (rank != 0)
+if rank == 0:
+    assert (collected[:, 1] == expected).all()
+
+assert transport.agree(None) is None
+assert transport.agree("ä only the last" if rank == size - 1 else None) == "ä only the last"
+assert transport.agree(f"rank {rank}") == "rank 0"
+assert transport.texts(f"host{rank}") == [f"host{r}" for r in range(size)]
+assert len(transport.texts("x" * 5000)[0]) == 1024
+assert block_sizes(DEVICES, size).sum() == DEVICES
+
+if rank == 0:
+    print("all good")
