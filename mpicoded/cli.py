@@ -29,6 +29,9 @@ def main(words: Sequence[str] | None = None) -> int:
         if (launched() or (1, 0))[1] == 0:
             print(f"mpicoded: error: {error}", file=sys.stderr, flush=True)
         return 2
+    except KeyboardInterrupt:
+        print("mpicoded: interrupted", file=sys.stderr, flush=True)
+        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
         return 0
@@ -39,7 +42,7 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     if command in ("run", "resume") and arguments.ranks is not None:
         from mpicoded.commands.launch import relaunch
 
-        return relaunch(arguments.ranks, _without_ranks(words))
+        relaunch(arguments.ranks, _without_ranks(words))
     if command == "run":
         from mpicoded.commands.run import run
 
@@ -119,10 +122,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     data = commands.add_parser("data", help="make or import a dataset", allow_abbrev=False)
     names = data.add_subparsers(dest="dataset", required=True, metavar="NAME")
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common = _Parser(add_help=False, allow_abbrev=False)
     common.add_argument("-o", "--output", required=True, help="the HDF5 file to write")
     common.add_argument("--seed", type=_count, default=0)
-    split = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    split = _Parser(add_help=False, allow_abbrev=False)
     split.add_argument("--subsets", type=_positive, default=100, help="subsets to split into (default 100)")
     split.add_argument("--split", choices=("iid", "by_label", "dirichlet"), default="iid")
     split.add_argument("--alpha", type=float, default=1.0, help="of the Dirichlet split (default 1)")
@@ -133,16 +136,12 @@ def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     linear.add_argument("--features", type=_positive, default=100)
     linear.add_argument("--samples-per-subset", type=_positive, default=1)
     linear.add_argument("--sigma-h", type=float, default=0.3, help="how much the subsets differ (default 0.3)")
-    names.add_parser(
-        "digits", parents=[common, split], help="8 × 8 digits of scikit-learn", allow_abbrev=False
-    )
+    names.add_parser("digits", parents=[common, split], help="8 × 8 digits of scikit-learn", allow_abbrev=False)
     fashion = names.add_parser(
         "fashion_mnist", parents=[common, split], help="28 × 28 images of clothes", allow_abbrev=False
     )
     fashion.add_argument("--source", help="folder of the IDX files (default: that of Debian's package)")
-    source = names.add_parser(
-        "import", parents=[common, split], help="an npz, CSV or LIBSVM file", allow_abbrev=False
-    )
+    source = names.add_parser("import", parents=[common, split], help="an npz, CSV or LIBSVM file", allow_abbrev=False)
     source.add_argument("source", metavar="SOURCE")
     source.add_argument("--target", help="CSV: name or number of the target column (default: the last)")
     source.add_argument("--test-fraction", type=float, default=0.2, help="classification: share of the test split")

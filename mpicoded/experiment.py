@@ -90,9 +90,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if ranks > self.devices:
             raise InputError(f"{ranks} ranks are more than the {self.devices} devices: each rank hosts one at least")
         if 2 * self.byzantine >= self.devices and self.byzantine:
-            raise InputError(
-                f"byzantine must be fewer than half of the {self.devices} devices, got {self.byzantine}"
-            )
+            raise InputError(f"byzantine must be fewer than half of the {self.devices} devices, got {self.byzantine}")
         if self.model.task != data.task:
             raise InputError(
                 f"model {self.model.name()} is for {self.model.task}, but {data.path} holds a {data.task} problem"
@@ -189,7 +187,7 @@ def _with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
     for family in ("filters", "aggregator"):
         tables = tree.get(family, [])
         for table in tables if isinstance(tables, list) else [tables]:
-            cls = members(FAMILIES[family]).get(table.get("name")) if isinstance(table, dict) else None
+            cls = members(FAMILIES[family]).get(str(table.get("name"))) if isinstance(table, dict) else None
             if cls is not None and "byzantine" in cls.__struct_fields__:
                 table.setdefault("byzantine", byzantine)
     return tree
@@ -236,14 +234,17 @@ def _readable(error: msgspec.ValidationError, tree: Any) -> str:
 
 def _lookup(tree: Any, cls: Any, place: str) -> tuple[Any, Any]:
     """The value at a place such as ``data.path`` and, for plain tables, its type."""
-    hint: Any = None
+    hint = family = None
     for key in place.split(".") if place else []:
         if isinstance(tree, dict) and isinstance(cls, type) and issubclass(cls, msgspec.Struct):
-            family = members(FAMILIES[key]) if key in FAMILIES else {}
             tree, hint = tree.get(key), typing.get_type_hints(cls, include_extras=True).get(key)
-            cls = family.get(tree.get("name")) if family and isinstance(tree, dict) else hint
+            family, cls = FAMILIES.get(key), hint
+        elif isinstance(tree, list) and key.isdigit():
+            tree = tree[int(key)]
         else:
-            tree = tree[int(key)] if isinstance(tree, list) and key.isdigit() else None
+            return None, None
+        if family is not None and isinstance(tree, dict):
+            cls = members(family).get(str(tree.get("name")))
     return tree, hint
 
 
@@ -258,7 +259,11 @@ def describe_type(hint: Any) -> str:
     """A field's type in a user's words."""
     if typing.get_origin(hint) is Annotated:
         base, meta = typing.get_args(hint)[0], hint.__metadata__[0]
-        bounds = [f"{sign} {bound:g}" for sign, bound in ((">", meta.gt), (">=", meta.ge), ("<=", meta.le)) if bound is not None]
+        bounds = [
+            f"{sign} {bound:g}"
+            for sign, bound in ((">", meta.gt), (">=", meta.ge), ("<=", meta.le))
+            if bound is not None
+        ]
         return " ".join([describe_type(base), *bounds])
     if typing.get_origin(hint) is Literal:
         return " | ".join(map(str, typing.get_args(hint)))

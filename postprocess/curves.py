@@ -67,7 +67,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", default="curves.png", help="picture to write (default: curves.png)")
     parser.add_argument("--x", default="round", help="history to draw over (default: round)")
     parser.add_argument(
-        "--y", help="history to draw (default: accuracy, else suboptimality, else loss, as far as the files have it)"
+        "--y",
+        help="history to draw (default: accuracy, else suboptimality, else loss, as far as the files have it)",
     )
     parser.add_argument("--labels", nargs="+", help="a label for each file, instead of what differs")
     parser.add_argument("--title")

@@ -31,9 +31,7 @@ class Aggregator(Component):
         """Raise InputError where there are fewer votes than the rule needs."""
         if votes < self.fewest():
             fields = ", ".join(f"{k}={getattr(self, k)}" for k in self.__struct_fields__)
-            raise InputError(
-                f"{type(self).__name__}({fields}) needs at least {self.fewest()} votes, got {votes}"
-            )
+            raise InputError(f"{type(self).__name__}({fields}) needs at least {self.fewest()} votes, got {votes}")
 
     def aggregate(
         self,

@@ -34,9 +34,7 @@ class Allocation(Component):
         """Whether each round has an assignment of its own."""
         return False
 
-    def assignment(
-        self, devices: int, subsets: int, round: int, seed: int
-    ) -> Bool[Array, "devices subsets"]:
+    def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
         """Which device computes which subset in this round."""
         raise NotImplementedError
 
@@ -60,9 +58,7 @@ class Partition(Allocation):
                 f"for {devices} devices"
             )
 
-    def assignment(
-        self, devices: int, subsets: int, round: int, seed: int
-    ) -> Bool[Array, "devices subsets"]:
+    def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
         """Contiguous blocks whose sizes differ by one at most."""
         owner = np.arange(subsets) * devices // subsets
         return np.arange(devices)[:, None] == owner[None, :]
@@ -102,9 +98,7 @@ class Cyclic(Allocation):
         """Permuted windows change in each round."""
         return self.permute
 
-    def assignment(
-        self, devices: int, subsets: int, round: int, seed: int
-    ) -> Bool[Array, "devices subsets"]:
+    def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
         """The (permuted) cyclic windows of one round."""
         size = subsets // devices
         rows = columns = np.arange(devices)
@@ -126,9 +120,7 @@ class Uniform(Allocation):
     source: ClassVar[str] = "CRA-DL, arXiv 2506.01989"
     redundancy: Redundancy
 
-    def assignment(
-        self, devices: int, subsets: int, round: int, seed: int
-    ) -> Bool[Array, "devices subsets"]:
+    def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
         """Independent draws without replacement, once for the run."""
         keys = generator(seed, "allocation").random((devices, subsets))
         chosen = np.argpartition(keys, self.redundancy - 1, axis=1)[:, : self.redundancy]
@@ -160,9 +152,7 @@ class Balanced(Allocation):
                 f"{devices} × {self.redundancy}; the nearest redundancy is {' or '.join(map(str, nearest))}"
             )
 
-    def assignment(
-        self, devices: int, subsets: int, round: int, seed: int
-    ) -> Bool[Array, "devices subsets"]:
+    def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
         """Dealt permutations with the duplicates repaired, once for the run."""
         stream = generator(seed, "allocation")
         copies = devices * self.redundancy // subsets

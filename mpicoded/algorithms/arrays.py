@@ -51,7 +51,9 @@ def per_coordinate(
     return out
 
 
-def centred_gram(votes: Float[Array, "votes dim"]) -> tuple[Float[Array, " dim"], Float[Array, "votes votes"]]:
+def centred_gram(
+    votes: Float[Array, "votes dim"],
+) -> tuple[Float[Array, " dim"], Float[Array, "votes votes"]]:
     """A centre, and the inner products of the votes' offsets from it.
 
     The centre is the vote of median norm: an honest vote has at least that norm when fewer than half are
@@ -78,9 +80,7 @@ def squared_distances(votes: Float[Array, "votes dim"]) -> Float[Array, "votes v
     return pair_distances(centred_gram(votes)[1])
 
 
-def replace_unusable(
-    votes: Float[Array, "votes dim"], arrived: Any
-) -> tuple[Float[Array, "votes dim"], Any]:
+def replace_unusable(votes: Float[Array, "votes dim"], arrived: Any) -> tuple[Float[Array, "votes dim"], Any]:
     """Replace what no rule could use by zero votes; return the votes and which were bad although they arrived.
 
     This is the one place where missing and non-finite messages are handled. A message is unusable when it

@@ -40,9 +40,7 @@ class NoAttack(Attack, tag="none"):
 
     source: ClassVar[str] = "baseline"
 
-    def forge(
-        self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams
-    ) -> Float[Array, "byzantine dim"]:
+    def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """The honest message."""
         return own
 
@@ -53,9 +51,7 @@ class SignFlip(Attack):
     source: ClassVar[str] = "experiments of CRA-DL and LAD"
     scale: float = -1.0
 
-    def forge(
-        self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams
-    ) -> Float[Array, "byzantine dim"]:
+    def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Scale × own."""
         return own * np.asarray(self.scale, own.dtype)
 
@@ -66,9 +62,7 @@ class Gaussian(Attack):
     source: ClassVar[str] = "experiments of CRA-DL"
     deviation: NonNegative = 1.0
 
-    def forge(
-        self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams
-    ) -> Float[Array, "byzantine dim"]:
+    def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Each device draws from a stream of its own."""
         noise = self.deviation * streams.normal("gaussian", seen.attackers, own.shape[1])
         return noise.astype(own.dtype, copy=False)

@@ -39,9 +39,7 @@ class Component(
         for name, (low, strict) in _lower_bounds(type(self)).items():
             value = getattr(self, name)
             if value is not None and not (value > low if strict else value >= low):
-                raise InputError(
-                    f"{type(self).__name__}: {name} must be {'>' if strict else '>='} {low}, got {value}"
-                )
+                raise InputError(f"{type(self).__name__}: {name} must be {'>' if strict else '>='} {low}, got {value}")
 
     @classmethod
     def name(cls) -> str:

@@ -19,9 +19,7 @@ class Filter(Component):
         """Raise InputError where there are fewer votes than the filter needs."""
         if votes < self.fewest():
             fields = ", ".join(f"{k}={getattr(self, k)}" for k in self.__struct_fields__)
-            raise InputError(
-                f"{type(self).__name__}({fields}) needs at least {self.fewest()} votes, got {votes}"
-            )
+            raise InputError(f"{type(self).__name__}({fields}) needs at least {self.fewest()} votes, got {votes}")
 
     def apply(
         self, votes: Float[Array, "votes dim"], out: Float[Array, "filtered dim"] | None = None

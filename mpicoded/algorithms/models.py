@@ -145,7 +145,7 @@ class SoftmaxRegression(Model):
         np.exp(error, out=error)
         error /= np.sum(error, axis=-1, keepdims=True)
         error.reshape(-1, classes)[np.arange(subsets * samples), y.ravel()] -= 1.0
-        error *= (np.asarray(1.0 / samples, error.dtype) if weights is None else weights[..., None])
+        error *= np.asarray(1.0 / samples, error.dtype) if weights is None else weights[..., None]
         matrix = out[:, : features * classes].reshape(subsets, features, classes)
         np.matmul(np.swapaxes(x, 1, 2), error, out=matrix)
         if self.intercept:

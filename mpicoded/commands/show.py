@@ -44,7 +44,10 @@ def _summary(result: Results) -> str:
         table(
             [["", "first", "best", "last"]]
             + [
-                [name, *(f"{value:.6g}" for value in (v[0], np.nanmax(v) if name == "accuracy" else np.nanmin(v), v[-1]))]
+                [
+                    name,
+                    *(f"{value:.6g}" for value in (v[0], np.nanmax(v) if name == "accuracy" else np.nanmin(v), v[-1])),
+                ]
                 for name in _QUANTITIES
                 if (v := history.get(name)) is not None
             ]

@@ -26,9 +26,7 @@ def differences(results: Sequence[Results]) -> list[dict[str, str]]:
     flats = [flatten(result.experiment) for result in results]
     keys = list(dict.fromkeys(key for flat in flats for key in flat))
     differing = [
-        key
-        for key in keys
-        if key not in _UNINTERESTING and any(flat.get(key) != flats[0].get(key) for flat in flats)
+        key for key in keys if key not in _UNINTERESTING and any(flat.get(key) != flats[0].get(key) for flat in flats)
     ]
     return [{key: str(flat[key]) if key in flat else "–" for key in differing} for flat in flats]
 
@@ -36,7 +34,7 @@ def differences(results: Sequence[Results]) -> list[dict[str, str]]:
 def labels(results: Sequence[Results]) -> list[str]:
     """A short label for each result: component names first; the file's name where settings do not tell them apart."""
     found = []
-    for result, settings in zip(results, differences(results), strict=True):
+    for settings in differences(results):
         parts = []
         for key, value in sorted(settings.items(), key=lambda item: not item[0].endswith(".name")):
             family, _, field = key.rpartition(".")

@@ -40,7 +40,11 @@ def linear_regression(
     Subset k has samples z ~ N(0, 100 I), y ~ N(<z, x_k*>, 1), where x_k* ~ N(centre, sigma_h^2 I) and
     centre ~ N(0, I). sigma_h sets how much the subsets differ. The least-squares optimum is stored.
     """
-    for name, value in (("subsets", subsets), ("features", features), ("samples-per-subset", samples_per_subset)):
+    for name, value in (
+        ("subsets", subsets),
+        ("features", features),
+        ("samples-per-subset", samples_per_subset),
+    ):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
     if sigma_h < 0:
@@ -97,17 +101,14 @@ def fashion_mnist(source: str) -> Samples:
 
 
 def _read_idx(folder: str, name: str) -> Array:
-    for path, opener in ((Path(folder, name), open), (Path(folder, f"{name}.gz"), gzip.open)):
-        if path.exists():
-            break
-    else:
+    path = next((path for path in (Path(folder, name), Path(folder, f"{name}.gz")) if path.exists()), None)
+    if path is None:
         raise InputError(
             f"fashion_mnist: {Path(folder, name)}[.gz] does not exist; install Debian's package "
             "dataset-fashion-mnist, or name the folder of the IDX files with --source"
         )
     try:
-        with opener(path, "rb") as file:
-            raw = file.read()
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         zero, kind, rank = struct.unpack(">HBB", raw[:4])
         shape = struct.unpack(f">{rank}I", raw[4 : 4 + 4 * rank])
         if zero or kind != 8:

@@ -136,10 +136,12 @@ def _describe(path: str, file: h5py.File) -> Description:
         need(isinstance(file.get(name), h5py.Dataset), f"dataset {name} is missing")
     offsets = file["offsets"][()]
     need(
-        offsets.ndim == 1 and offsets.dtype.kind == "i" and len(offsets) >= 2, "offsets must be M + 1 integers"
+        offsets.ndim == 1 and offsets.dtype.kind == "i" and len(offsets) >= 2,
+        "offsets must be M + 1 integers",
     )
     need(
-        offsets[0] == 0 and (np.diff(offsets) >= 0).all() and offsets[-1] > 0, "offsets must rise from 0 to the samples"
+        offsets[0] == 0 and (np.diff(offsets) >= 0).all() and offsets[-1] > 0,
+        "offsets must rise from 0 to the samples",
     )
     test_samples = 0
     features = _check_samples(file, "", int(offsets[-1]), task, need)
@@ -166,7 +168,8 @@ def _check_samples(file: h5py.File, group: str, samples: int, task: str, need: A
     need(x.ndim == 2 and x.dtype.kind == "f", f"{group}x must be a matrix of floats, is {x.shape} {x.dtype}")
     need(x.shape[1] > 0, f"{group}x has no features")
     need(
-        x.shape[0] == samples, f"{group}x must have {samples} rows, as offsets or {group}y say, has {x.shape[0]}"
+        x.shape[0] == samples,
+        f"{group}x must have {samples} rows, as offsets or {group}y say, has {x.shape[0]}",
     )
     need(y.shape == (samples,), f"{group}y must have shape ({samples},), has {y.shape}")
     kind = "i" if task == "classification" else "f"
@@ -197,10 +200,9 @@ def read_rows(
         raise InputError(f"data file {description.path} cannot be read: {error}") from None
     if not np.isfinite(np.sum(x)) and not np.isfinite(x).all():
         raise InputError(f"data file {description.path}: {group}x holds NaN or infinite values")
-    if classification and y.size and not (0 <= y.min() and y.max() < description.classes):
+    if classification and y.size and not (y.min() >= 0 and y.max() < description.classes):
         raise InputError(
-            f"data file {description.path}: labels must be 0 to {description.classes - 1}, "
-            f"found {y.min()} to {y.max()}"
+            f"data file {description.path}: labels must be 0 to {description.classes - 1}, found {y.min()} to {y.max()}"
         )
     if not classification and not np.isfinite(y).all():
         raise InputError(f"data file {description.path}: {group}y holds NaN or infinite values")

@@ -6,6 +6,7 @@ subsets are worked beside it and whichever rank does it.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -92,22 +93,22 @@ class Shards:
     @property
     def nbytes(self) -> int:
         """Bytes of the samples held."""
-        return self.x.nbytes + self.y.nbytes
+        return int(self.x.nbytes + self.y.nbytes)
 
     def work(self, subsets: Int[Array, " wanted"], batch_size: int | None = None) -> Work:
         """Plan the computation of some of the held subsets: by padded size, the empty ones last."""
-        places = np.searchsorted(self.subsets, subsets)
+        places: Array = np.searchsorted(self.subsets, subsets)
         size = self._padded[places] if batch_size is None else np.where(self.sizes[places] > 0, batch_size, 0)
         order = np.argsort(np.where(size > 0, size, np.iinfo(np.int64).max), kind="stable")
         places, size = places[order], size[order]
         edges = np.concatenate([[0], np.flatnonzero(np.diff(size)) + 1, [len(size)]])
         chunks: list[tuple[slice, int]] = []
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in pairwise(edges.tolist()):
             if start == stop or size[start] == 0:
                 continue
             row_bytes = int(size[start]) * self.x.shape[1] * self.x.itemsize
             most = max(1, _WORKSPACE_BYTES // row_bytes)
-            chunks += [(slice(a, min(a + most, int(stop))), int(size[start])) for a in range(int(start), int(stop), most)]
+            chunks += [(slice(a, min(a + most, stop)), int(size[start])) for a in range(start, stop, most)]
         return Work(self.subsets[places], places, tuple(chunks))
 
     def batches(self, work: Work, streams: Streams | None = None) -> Iterator[Batch]:

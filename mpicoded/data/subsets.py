@@ -35,7 +35,11 @@ def split(
 
 
 def _dirichlet(
-    y: Shaped[Array, " samples"], order: Int[Array, " samples"], subsets: int, rng: np.random.Generator, alpha: float
+    y: Shaped[Array, " samples"],
+    order: Int[Array, " samples"],
+    subsets: int,
+    rng: np.random.Generator,
+    alpha: float,
 ) -> tuple[Int[Array, " samples"], Int[Array, " subsets+1"]]:
     if y.dtype.kind != "i":
         raise InputError("split dirichlet needs labels, but the target is a real number: use iid or by_label")

@@ -61,9 +61,7 @@ class Devices:
 
     def _new_plan(self, round: int) -> tuple[Work, Code]:
         experiment = self._experiment
-        assignment = experiment.allocation.assignment(
-            experiment.devices, self._subsets, round, experiment.seed
-        )
+        assignment = experiment.allocation.assignment(experiment.devices, self._subsets, round, experiment.seed)
         code = experiment.encoder.code(assignment, self.first, self.stop)
         weights = code.weights.astype(self._gradients.shards.x.dtype)
         wanted = np.flatnonzero(assignment[self.first : self.stop].any(axis=0))

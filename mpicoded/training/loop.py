@@ -1,10 +1,10 @@
 """The training loop: the same code for one process and for any number of ranks.
 
-    server                                   ranks (each hosts one or more devices)
-    broadcast parameters ────────────────▶   assignment of this round → gradients of the assigned subsets
-                                             → encode → [attack] → compress
-    decompress ◀──────────────── gather ──   fixed-size typed records
-    filters → rule → optimiser step
+server                                   ranks (each hosts one or more devices)
+broadcast parameters ────────────────▶   assignment of this round → gradients of the assigned subsets
+                                         → encode → [attack] → compress
+decompress ◀──────────────── gather ──   fixed-size typed records
+filters → rule → optimiser step
 """
 
 import resource

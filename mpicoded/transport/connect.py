@@ -7,6 +7,7 @@ from mpicoded.transport.base import Transport
 from mpicoded.transport.launched import launched
 from mpicoded.transport.local import LocalTransport
 
+
 def connect() -> Transport:
     """The transport of this process. Raises InputError where launcher and MPI library do not fit."""
     told = launched()

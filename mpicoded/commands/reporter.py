@@ -1,0 +1,167 @@
+"""What rank 0 tells the user while a run goes on, and what it writes to the result file."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+
+import h5py
+
+import mpicoded
+from mpicoded.algorithms import allocations
+from mpicoded.commands.text import readable_bytes
+from mpicoded.data import layout
+from mpicoded.data.results import ResultWriter
+from mpicoded.experiment import Experiment
+from mpicoded.training.loop import Progress
+from mpicoded.transport.base import Transport
+from mpicoded.transport.launched import launched
+
+_REPORT_SECONDS = 2.0  # at least this long between two lines, and between two writes of the file
+
+
+class Reporter:
+    """Writes the result file and tells the user how the run goes, on rank 0."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        description: layout.Description,
+        transport: Transport,
+        hosts: list[str],
+        target: str,
+        quiet: bool,
+    ) -> None:
+        allocation = allocations.report(experiment.allocation, experiment.devices, description.subsets, experiment.seed)
+        self._experiment, self._target, self._quiet = experiment, target, quiet
+        alone = launched() is None
+        self._bar = sys.stdout.isatty() if alone else "MPICODED_TERMINAL" in os.environ
+        self._said = self._written = time.monotonic() - _REPORT_SECONDS
+        self._row: dict[str, float] = {}
+        self._first: dict[str, float] = {}
+        warnings = _warnings(experiment, allocation, description.subsets)
+        held = experiment.allocation.assignment(experiment.devices, description.subsets, 0, experiment.seed)
+        self._writer = ResultWriter(
+            target,
+            experiment.to_toml(),
+            versions=versions(),
+            mpi=transport.description,
+            hosts=hosts,
+            allocation={
+                "redundancy": allocation.redundancy,
+                "copies_spread": allocation.copies,
+                "overlap": allocation.overlap,
+                "lost": allocation.lost,
+                "storage": allocation.storage,
+            },
+            copies=held.sum(axis=0),
+            warnings=warnings,
+        )
+        nodes = len(set(hosts))
+        self._say("data", str(description))
+        self._say(
+            "allocation",
+            f"{experiment.allocation.name()}: {allocation.redundancy} subsets a device, {allocation.copies} copies "
+            f"a subset, pairs share {allocation.overlap}, {allocation.lost} lost, {allocation.storage} stored",
+        )
+        self._say(
+            "running",
+            f"{experiment.devices} devices ({experiment.byzantine} Byzantine, attack {experiment.attack.name()}) on "
+            f"{len(hosts)} {'rank' if len(hosts) == 1 else 'ranks'}, {nodes} {'host' if nodes == 1 else 'hosts'}, "
+            f"MPI: {transport.description}",
+        )
+        if os.path.exists(target):
+            self._say("replacing", f"{target}, an older result")
+        for line in warnings:
+            _warn(line)
+
+    def report(self, progress: Progress) -> None:
+        """Take a row of the history."""
+        self._writer.append(progress.row)
+        self._row = progress.row
+        self._first = self._first or progress.row
+        if progress.row["bad_messages"] and not any("bad messages" in line for line in self._writer.warnings):
+            line = (
+                "bad messages (missing, NaN, inf or too large) were replaced by zero, the first before "
+                f"round {progress.row['round']} ended; history/bad_messages counts them"
+            )
+            self._writer.warnings.append(line)
+            _warn(line)
+        now = time.monotonic()
+        if progress.finished or now - self._written >= _REPORT_SECONDS:
+            self._writer.write(progress.parameters, progress.timings, progress.memory, finished=progress.finished)
+            self._written = time.monotonic()
+        if progress.finished:
+            self._finish()
+        elif self._bar or now - self._said >= _REPORT_SECONDS:
+            self._status(progress.row["round"])
+
+    def tick(self, round: int) -> None:
+        """Say something now and then also between two evaluations."""
+        if time.monotonic() - self._said >= _REPORT_SECONDS:
+            self._status(round)
+
+    def _status(self, round: float) -> None:
+        self._said = time.monotonic()
+        values = "  ".join(
+            f"{name} {self._row[name]:.4g}" for name in ("loss", "suboptimality", "accuracy") if name in self._row
+        )
+        line = f"round {int(round):>{len(str(self._experiment.rounds))}}/{self._experiment.rounds}  {values}"
+        if not self._quiet:
+            print(f"\r\x1b[K{line}" if self._bar else line, end="" if self._bar else "\n", flush=True)
+
+    def _finish(self) -> None:
+        if self._bar and not self._quiet:
+            print("\r\x1b[K", end="")
+        row, first = self._row, self._first
+        for name in ("loss", "suboptimality", "accuracy"):
+            if name in row:
+                self._say(name, f"{first[name]:.4g} → {row[name]:.4g}")
+        rate = row["round"] / row["seconds"] if row["seconds"] else float("inf")
+        self._say(
+            "finished",
+            f"{int(row['round'])} rounds in {row['seconds']:.3g} s ({rate:.0f} a second), "
+            f"{readable_bytes(row['bytes_up'])} up, {readable_bytes(row['bytes_down'])} down",
+        )
+        self._say("result", self._target)
+
+    def _say(self, what: str, line: str) -> None:
+        if not self._quiet:
+            print(f"{what:<15}{line}", flush=True)
+
+
+def _warn(line: str) -> None:
+    print(f"mpicoded: warning: {line}", file=sys.stderr, flush=True)
+
+
+def _warnings(experiment: Experiment, allocation: allocations.Report, subsets: int) -> list[str]:
+    found = []
+    if allocation.lost:
+        found.append(
+            f"{allocation.lost} of {subsets} subsets are on no device: training never sees their data and settles at "
+            "the optimum of the others (allocation balanced loses none)"
+        )
+    tolerated = [
+        part.byzantine
+        for part in (*experiment.filters, experiment.aggregator)
+        if hasattr(part, "byzantine") and part.byzantine < experiment.byzantine
+    ]
+    if tolerated:
+        found.append(f"{experiment.byzantine} devices are Byzantine, but rule or filter tolerates {min(tolerated)}")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    found = {
+        "mpicoded": mpicoded.__version__,
+        "python": platform.python_version(),
+        "hdf5": h5py.version.hdf5_version,
+    }
+    for package in ("numpy", "scipy", "h5py", "msgspec", "mpi4py"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,253 @@
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+
+from mpicoded.algorithms.component import members
+from mpicoded.cli import main
+from mpicoded.data.results import load_results
+from mpicoded.experiment import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = str(ROOT / "configs" / "quickstart.toml")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a small dataset, entered."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "linear_regression", "-o", "linear.h5", "--seed", "3"]) == 0
+    return tmp_path
+
+
+def test_run_makes_a_result_named_after_the_config_and_says_how_it_went(here, capsys):
+    assert main(["run", QUICKSTART, "--rounds", "30", "--evaluate_every", "20"]) == 0
+    said = capsys.readouterr().out
+    for word in ("100 devices (20 Byzantine, sign_flip)", "suboptimality", "30 rounds in", "quickstart.h5"):
+        assert word in said
+    result = load_results("quickstart.h5")
+    assert result.finished
+    assert result.history["round"].tolist() == [0, 20, 30]
+    assert set(result.history) >= {
+        *("round", "loss", "suboptimality", "gradient_norm"),
+        *("bytes_up", "bytes_down", "bytes_overhead", "seconds"),
+    }
+    assert result.history["suboptimality"][-1] < result.history["suboptimality"][0]
+    assert (here / "linear.h5").exists()
+    assert [path.name for path in here.iterdir() if ".part" in path.name] == []
+
+
+def test_quiet_says_nothing(here, capsys):
+    capsys.readouterr()
+    assert main(["run", QUICKSTART, "--quiet", "--rounds", "3"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_result_exists_before_round_1(here, monkeypatch):
+    from mpicoded.training.devices import Devices
+
+    seen = []
+
+    def look(self, round, parameters):
+        seen.append(load_results("early.h5").finished)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Devices, "messages", look)
+    assert main(["run", QUICKSTART, "-o", "early.h5"]) == 130
+    assert seen == [False]
+
+
+def test_resume_runs_an_unfinished_experiment_to_its_end(here, capsys, monkeypatch):
+    assert main(["run", QUICKSTART, "--quiet", "--rounds", "20", "-o", "whole.h5"]) == 0
+    with h5py.File("whole.h5", "r+") as file:
+        whole = file["parameters"][()]
+        file.attrs["finished"] = False
+        file["parameters"][:] = 0
+    assert main(["resume", "whole.h5", "--quiet"]) == 0
+    assert (load_results("whole.h5").parameters == whole).all()
+    capsys.readouterr()
+    assert main(["resume", "whole.h5"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_uniform_reports_the_subsets_that_it_loses(here, capsys):
+    words = ["--allocation.name", "uniform", "--allocation.redundancy", "2", "--rounds", "2"]
+    assert main(["run", QUICKSTART, *words]) == 0
+    said = capsys.readouterr()
+    lost = int(re.search(r", (\d+) lost", said.out)[1])
+    assert lost > 0
+    assert f"{lost} of 100 subsets are on no device" in said.err
+    result = load_results("quickstart.h5")
+    assert (result.allocation["copies"] == 0).sum() == lost == result.allocation["lost"]
+    assert "settles at the optimum of the others" in result.warnings[0]
+
+
+def test_a_rule_that_tolerates_too_few_is_warned_of(here, capsys):
+    assert main(["run", QUICKSTART, "--rounds", "2", "--aggregator.byzantine", "10"]) == 0
+    assert "20 devices are Byzantine, but rule or filter tolerates 10" in capsys.readouterr().err
+
+
+def test_show_summarises_one_and_compares_several(here, capsys):
+    for redundancy in ("5", "10"):
+        words = ["--rounds", "4", "--allocation.redundancy", redundancy, "-o", f"{redundancy}.h5"]
+        assert main(["run", QUICKSTART, "--quiet", *words]) == 0
+    capsys.readouterr()
+    assert main(["show", "5.h5", "--timings"]) == 0
+    said = capsys.readouterr().out
+    for word in ("finished", 'name = "sign_flip"', "suboptimality", "allocation: 5 subsets", "compute"):
+        assert word in said
+    assert main(["show", "5.h5", "10.h5"]) == 0
+    heading, _, five, ten = capsys.readouterr().out.splitlines()
+    assert "allocation.redundancy" in heading
+    assert "seed" not in heading
+    assert five.split()[:2] == ["5.h5", "5"]
+    assert ten.split()[:2] == ["10.h5", "10"]
+
+
+def test_list_names_every_component_with_its_fields(capsys):
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out
+    for family, choice in FAMILIES.items():
+        assert f"[{family}]" in said
+        for name, cls in members(choice).items():
+            assert f"  {name}" in said
+            for field in cls.__struct_fields__:
+                assert f"- {field}: " in said
+    assert main(["list", "attack"]) == 0
+    assert "[model]" not in capsys.readouterr().out
+
+
+def test_doctor_finds_this_machine_right(program):
+    ended = program("doctor")
+    assert ended.code == 0, ended.out + ended.err
+    assert "WRONG" not in ended.out
+    for word in ("MPI", "launcher", "BLAS threads", "HDF5", "GPU", "round trip"):
+        assert f"ok    {word}" in ended.out
+
+
+@pytest.mark.mpi
+def test_doctor_under_mpiexec_counts_the_ranks_once(program):
+    ended = program("doctor", ranks=3)
+    assert ended.code == 0, ended.err
+    assert ended.out.count("ok    ranks") == 1
+    assert re.search(r"ok    ranks +3 ", ended.out)
+
+
+@pytest.mark.mpi
+def test_ranks_starts_mpiexec_by_itself(program, tmp_path):
+    assert program("data", "linear_regression", "-o", "linear.h5").code == 0
+    ended = program("run", QUICKSTART, "--ranks", 3, "--rounds", 5)
+    assert ended.code == 0, ended.err
+    assert len(load_results(tmp_path / "quickstart.h5").hosts) == 3
+    assert "on 3 ranks" in ended.out
+
+
+DAMAGED = "damaged.h5"
+BAD = {
+    "a wrong key": (["--aggregator.byzantin", "3"], "aggregator trimmed_mean has no key 'byzantin'"),
+    "a wrong type": (["--rounds", "ten"], "rounds: expected int, got 'ten'"),
+    "Krum with too few votes": (
+        ["--aggregator.name", "krum", "--aggregator.byzantine", "49"],
+        "Krum(byzantine=49) needs at least 101 votes, got 100",
+    ),
+    "redundancy above the subsets": (
+        ["--allocation.redundancy", "101"],
+        "at most the number of subsets, 100, got 101",
+    ),
+    "more ranks than devices": (
+        [
+            "--devices",
+            "3",
+            "--byzantine",
+            "1",
+            "--aggregator.byzantine",
+            "1",
+            "--allocation.name",
+            "partition",
+        ],
+        "4 ranks are more than the 3 devices",
+    ),
+    "a missing data file": (["--data.path", "nope.h5"], "data file nope.h5 does not exist"),
+    "a damaged data file": (["--data.path", DAMAGED], "damaged.h5 cannot be read as HDF5"),
+    "data that does not fit the model": (
+        ["--data.path", "labels.h5"],
+        "labels.h5 holds a classification problem",
+    ),
+    "the data file as output": (["-o", "linear.h5"], "output linear.h5 is the data file"),
+    "another file as output": (["-o", "labels.h5"], "labels.h5 is not a result file of mpicoded"),
+    "an output folder that is not there": (["-o", "nowhere/x.h5"], "does not exist"),
+    "an unknown option": (["--ranks", "none"], "must be a whole number from 1 on"),
+}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_on_4_ranks_is_one_line_and_code_2_and_leaves_nothing(program, here, case):
+    words, expected = BAD[case]
+    Path(DAMAGED).write_bytes(Path("linear.h5").read_bytes()[:1000])
+    Path("labels.csv").write_text("a,b\n" + "\n".join(f"{k},{'xy'[k % 2]}" for k in range(150)))
+    assert main(["data", "import", "labels.csv", "-o", "labels.h5", "--subsets", "100"]) == 0
+    before = sorted(here.iterdir())
+    output = [] if "-o" in words else ["-o", "bad.h5"]
+    started = time.monotonic()
+    ended = program("run", QUICKSTART, *words, *output, ranks=4, timeout=30)
+    took = time.monotonic() - started
+    ours = [line for line in ended.err.splitlines() if "mpicoded: " in line]
+    assert len(ours) == 1, ended.err
+    assert ours[0].startswith("mpicoded: error: ")
+    assert expected in ours[0]
+    assert "Traceback" not in ended.err
+    assert ended.code == 2
+    assert sorted(here.iterdir()) == before
+    print(f"{case}: {took:.1f} s")  # how long depends on the machine's load; a hang is caught by the timeout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "nope.toml"], "config nope.toml cannot be read: No such file"),
+        (["run", "broken.toml"], "broken.toml is not valid TOML"),
+        (["show", "nope.h5"], "result file nope.h5 does not exist"),
+        (["show", "linear.h5"], "linear.h5 is not a result file of mpicoded"),
+        (["list", "rules"], "no family 'rules'; choose from: model"),
+        (["data", "linear_regression", "-o", "x.h5", "--subset", "3"], "unknown argument '--subset'"),
+        (["data", "linear_regression", "-o", "x.h5", "--subsets", "0"], "must be a whole number from 1 on"),
+        (["data", "import", "nope.csv", "-o", "x.h5"], "nope.csv does not exist"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["show", "linear.h5", "--loud"], "unknown argument '--loud'"),
+    ],
+)
+def test_bad_words_are_one_line_and_code_2(here, capsys, words, expected):
+    Path("broken.toml").write_text("devices = = 3")
+    capsys.readouterr()
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert expected in said
+
+
+def test_a_closed_pipe_is_no_error(here):
+    assert main(["run", QUICKSTART, "--quiet", "--rounds", "2"]) == 0
+    command = f"{sys.executable} -m mpicoded list | head -n 1"
+    ended = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    assert ended.stderr == ""
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    code = "import sys, mpicoded.cli; print([m for m in ('numpy', 'h5py', 'mpi4py', 'scipy') if m in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_one_process_never_imports_mpi(here):
+    code = (
+        "import sys; from mpicoded.cli import main; "
+        f"assert main(['run', {QUICKSTART!r}, '--quiet', '--rounds', '2']) == 0; print('mpi4py' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"
