@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -28,6 +29,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except InputError as error:
         if (launched() or (1, 0))[1] == 0:
             print(f"mpicoded: error: {error}", file=sys.stderr, flush=True)
+        else:
+            time.sleep(1)  # launchers end all ranks when the first one fails: let rank 0 say why before that
         return 2
     except KeyboardInterrupt:
         print("mpicoded: interrupted", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from mpicoded import experiment as experiments
 from mpicoded.commands.reporter import Reporter
 from mpicoded.data import layout
-from mpicoded.data.results import load_results
+from mpicoded.data.results import is_result, load_results
 from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment
 from mpicoded.training.loop import Trainer
@@ -86,4 +86,5 @@ def _check_target(target: str, data: str) -> None:
     if os.path.exists(target):
         if os.path.samefile(target, data):
             raise InputError(f"output {target} is the data file")
-        load_results(target)
+        if not is_result(target):
+            raise InputError(f"output {target} exists and is not a result file of mpicoded: it is left as it is")

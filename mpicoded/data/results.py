@@ -133,6 +133,15 @@ class ResultWriter:
                 group[name].dims[0].attach_scale(group["round"])
 
 
+def is_result(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a result of ours, whatever its version."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return "experiment" in file.attrs
+    except OSError:
+        return False
+
+
 def load_results(path: str | os.PathLike[str]) -> Results:
     """Read a result file. Raises InputError where it is missing, damaged or something else."""
     name = os.fspath(path)

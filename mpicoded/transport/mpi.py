@@ -30,7 +30,8 @@ _HEADER = 2  # round, number of records
 
 def library_version() -> str:
     """Name and version of the MPI library, short."""
-    return MPI.Get_library_version().split("\n")[0].split(", package")[0].rstrip("\x00").strip()
+    first_line = MPI.Get_library_version().split("\n")[0].rstrip("\x00")
+    return " ".join(first_line.split(", package")[0].replace("Version:", "").split())
 
 
 class MpiTransport:

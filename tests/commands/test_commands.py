@@ -27,7 +27,7 @@ def here(tmp_path, monkeypatch):
 def test_run_makes_a_result_named_after_the_config_and_says_how_it_went(here, capsys):
     assert main(["run", QUICKSTART, "--rounds", "30", "--evaluate_every", "20"]) == 0
     said = capsys.readouterr().out
-    for word in ("100 devices (20 Byzantine, sign_flip)", "suboptimality", "30 rounds in", "quickstart.h5"):
+    for word in ("100 devices (20 Byzantine, attack sign_flip)", "suboptimality", "30 rounds in", "quickstart.h5"):
         assert word in said
     result = load_results("quickstart.h5")
     assert result.finished
@@ -178,7 +178,7 @@ BAD = {
         "labels.h5 holds a classification problem",
     ),
     "the data file as output": (["-o", "linear.h5"], "output linear.h5 is the data file"),
-    "another file as output": (["-o", "labels.h5"], "labels.h5 is not a result file of mpicoded"),
+    "another file as output": (["-o", "labels.h5"], "labels.h5 exists and is not a result file of mpicoded"),
     "an output folder that is not there": (["-o", "nowhere/x.h5"], "does not exist"),
     "an unknown option": (["--ranks", "none"], "must be a whole number from 1 on"),
 }
