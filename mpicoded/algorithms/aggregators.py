@@ -143,7 +143,7 @@ class Krum(Aggregator):
         """The vote of lowest score."""
         self.check(votes.shape[0])
         best = int(namespace(votes).argmin(krum_scores(votes, self.byzantine)))
-        return store(votes[best, :], out)
+        return store(votes[best, :] + 0, out)  # a copy: the votes stay the caller's
 
 
 class MultiKrum(Aggregator):
@@ -198,7 +198,7 @@ class GeometricMedian(Aggregator):
         eps = float(xp.finfo(votes.dtype).eps)
         centre, gram = centred_gram(votes)
         squares = xp.linalg.diagonal(gram)
-        limit = xp.sort(squares)[votes.shape[0] // 2] / eps
+        limit = min(float(xp.sort(squares)[votes.shape[0] // 2]) / eps, float(xp.finfo(votes.dtype).max))
         ones = xp.ones_like(squares)
         shrink = xp.where(squares > limit, xp.sqrt(limit / xp.where(squares > limit, squares, ones)), ones)
         weights = shrink * self._weights(pair_distances(gram * shrink[:, None] * shrink[None, :]))
@@ -208,7 +208,12 @@ class GeometricMedian(Aggregator):
         """The weights of the votes in their geometric median, from their squared distances."""
         xp = namespace(squares)
         count = squares.shape[0]
-        weights = xp.full((count,), 1 / count, dtype=squares.dtype, device=squares.device)
+        # Start among the votes that have most others near: from the plain mean, two far votes on opposite sides
+        # would make the distances of the others the difference of two large numbers.
+        typical = xp.sqrt(xp.sort(squares, axis=-1)[:, count // 2])
+        least = float(xp.min(typical))
+        weights = least / typical if least > 0 else xp.astype(typical == 0, squares.dtype)
+        weights = weights / xp.sum(weights)
         tolerance = max(self.tolerance, float(xp.finfo(squares.dtype).eps))
         for _ in range(self.max_steps):
             # ||sum_j w_j x_j - x_i||^2 = (D w)_i - w D w / 2 for sum w = 1 and D the squared distances

@@ -167,9 +167,11 @@ class Balanced(Allocation):
 
 def _swap_spare(held: Array, device: int, subset: int, stream: np.random.Generator) -> None:
     """Trade a spare copy of ``subset`` for one that ``device`` lacks, with a device that lacks ``subset``."""
+    if held[device, subset] < 2:  # mended by an earlier trade
+        return
     other = stream.choice(np.flatnonzero(held[:, subset] == 0))
     candidates = np.flatnonzero((held[other] > 0) & (held[device] == 0))
-    if held[device, subset] > 1 and candidates.size:
+    if candidates.size:
         wanted = stream.choice(candidates)
         held[device, [subset, wanted]] += (-1, 1)
         held[other, [subset, wanted]] += (1, -1)

@@ -8,6 +8,7 @@ from array_api_compat import array_namespace, is_numpy_array
 
 from mpicoded.algorithms.shapes import Array, Float
 
+_FAR = 64  # squared distances: eight times further away than its neighbours are
 _BLOCK_BYTES = 1 << 18  # a block of columns and its sorted copy stay in a core's own cache
 
 
@@ -56,14 +57,22 @@ def centred_gram(
 ) -> tuple[Float[Array, " dim"], Float[Array, "votes votes"]]:
     """A centre, and the inner products of the votes' offsets from it.
 
-    The centre is the vote of median norm: an honest vote has at least that norm when fewer than half are
-    Byzantine, so an outlier cannot make the honest differences drown in rounding.
+    Differences of honest votes drown in rounding where the centre is far from them. The vote of median norm is a
+    good guess, no longer than some honest vote when fewer than half are Byzantine. Where it is far from the vote
+    that has most others near (a Byzantine one of honest length, say a negated one), that vote takes its place.
     """
     xp = namespace(votes)
-    norms = xp.sum(votes * votes, axis=-1)
-    centre = votes[int(xp.argsort(norms)[votes.shape[0] // 2]), :]
+    middle = votes.shape[0] // 2
+    centre = votes[int(xp.argsort(xp.sum(votes * votes, axis=-1))[middle]), :]
     offsets = votes - centre[None, :]
-    return centre, offsets @ xp.matrix_transpose(offsets)
+    gram = offsets @ xp.matrix_transpose(offsets)
+    typical = xp.sort(pair_distances(gram), axis=-1)[:, middle]
+    best = int(xp.argmin(typical))
+    if float(gram[best, best]) > _FAR * float(typical[best]):
+        centre = votes[best, :]
+        offsets = votes - centre[None, :]
+        gram = offsets @ xp.matrix_transpose(offsets)
+    return centre, gram
 
 
 def pair_distances(gram: Float[Array, "votes votes"]) -> Float[Array, "votes votes"]:
@@ -94,5 +103,5 @@ def replace_unusable(votes: Float[Array, "votes dim"], arrived: Any) -> tuple[Fl
     bad = ~usable & arrived
     replaced = ~usable | ~arrived
     if xp.any(replaced):
-        votes[replaced, :] = 0.0
+        votes[...] = xp.where(replaced[:, None], xp.zeros_like(votes), votes)
     return votes, bad

@@ -112,9 +112,9 @@ class Alie(Attack):
 
 
 def alie_z(devices: int, byzantine: int) -> float:
-    """The default z; 0 where the formula has no value (half of the devices or more are Byzantine)."""
+    """The default z; 0 where the formula has no value (more than half of the devices are Byzantine)."""
     honest = devices - byzantine
-    share = (honest - (devices // 2 + 1 - byzantine)) / honest
+    share = (honest - (devices // 2 + 1 - byzantine)) / max(honest, 1)
     return NormalDist().inv_cdf(share) if 0 < share < 1 else 0.0
 
 

@@ -21,6 +21,9 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
+_UNIONS = (types.UnionType, typing.Union)  # X | None is the latter where X is Annotated
+
+
 def snake_case(name: str) -> str:
     """``CoordinateMedian`` → ``coordinate_median``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
@@ -51,7 +54,7 @@ class Component(
 def _lower_bounds(cls: type) -> dict[str, tuple[int | float, bool]]:
     found = {}
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        options = typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
         for meta in (m for option in options for m in getattr(option, "__metadata__", ())):
             if meta.gt is not None or meta.ge is not None:
                 found[name] = (meta.gt, True) if meta.gt is not None else (meta.ge, False)
