@@ -180,10 +180,11 @@ def test_the_fewest_votes_are_enough(part):
         assert np.isfinite(part.aggregate(draw((part.fewest(), dim)))).all()
 
 
-@each(family(aggregators.Choice, byzantine=0))
+ALONE = {name: rule for name, rule in family(aggregators.Choice, byzantine=0).items() if rule.fewest() == 1}
+
+
+@each(ALONE)
 def test_a_single_vote_is_the_result(part):
-    if part.fewest() > 1:
-        pytest.skip("needs more votes")
     np.testing.assert_array_equal(part.aggregate(draw((1, 7))), draw((1, 7))[0])
 
 
