@@ -147,6 +147,7 @@ def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     source = names.add_parser("import", parents=[common, split], help="an npz, CSV or LIBSVM file", allow_abbrev=False)
     source.add_argument("source", metavar="SOURCE")
     source.add_argument("--target", help="CSV: name or number of the target column (default: the last)")
+    source.add_argument("--task", choices=("auto", "regression", "classification"), default="auto")
     source.add_argument("--test-fraction", type=float, default=0.2, help="classification: share of the test split")
 
 

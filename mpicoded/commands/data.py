@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from mpicoded.data import datasets, layout
+from mpicoded.data import datasets, imports, layout
 
 
 def make(arguments: Namespace) -> int:
@@ -23,8 +23,18 @@ def make(arguments: Namespace) -> int:
         elif name == "fashion_mnist":
             samples = datasets.fashion_mnist(arguments.source or datasets.FASHION_MNIST)
         else:
-            samples = datasets.read_source(arguments.source, arguments.target, seed, arguments.test_fraction)
-        alpha = f" --alpha {arguments.alpha}" if arguments.split == "dirichlet" else ""
+            name = f"import {arguments.source}"
+            samples = imports.read_source(
+                arguments.source,
+                target=arguments.target,
+                task=arguments.task,
+                seed=seed,
+                test_fraction=arguments.test_fraction,
+            )
+        kind = f"{arguments.split} --alpha {arguments.alpha}" if arguments.split == "dirichlet" else arguments.split
+        options = ""
+        if arguments.dataset == "import":
+            options = f" --test-fraction {arguments.test_fraction} --task {arguments.task}"
         datasets.write_split(
             output,
             samples,
@@ -32,7 +42,7 @@ def make(arguments: Namespace) -> int:
             kind=arguments.split,
             alpha=arguments.alpha,
             seed=seed,
-            made_by=f"{name} --subsets {arguments.subsets} --split {arguments.split}{alpha} --seed {seed}",
+            made_by=f"{name} --subsets {arguments.subsets} --split {kind} --seed {seed}{options}",
         )
     print(layout.describe(output))
     return 0

@@ -1,8 +1,8 @@
-"""Make or import datasets and write them in the layout of ``data.layout``."""
+"""Make datasets and write them in the layout of ``data.layout``."""
 
 import gzip
-import os
 import struct
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Float, Shaped
 from mpicoded.data import layout
 from mpicoded.data.subsets import Split, split
-from mpicoded.errors import InputError
+from mpicoded.errors import InputError, one_line
 
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # where Debian's package puts it
 
@@ -47,8 +47,8 @@ def linear_regression(
     ):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-    if sigma_h < 0:
-        raise InputError(f"sigma-h must be >= 0, got {sigma_h}")
+    if not 0 <= sigma_h < float("inf"):
+        raise InputError(f"sigma-h must be a finite number >= 0, got {sigma_h}")
     rng = generator(seed, "linear_regression")
     centre = rng.standard_normal(features)
     targets = centre + sigma_h * rng.standard_normal((subsets, features))
@@ -83,7 +83,7 @@ def digits(seed: int) -> Samples:
             "digits needs scikit-learn: pip install 'mpicoded[datasets]', or pip install scikit-learn"
         ) from None
     x, y = load_digits(return_X_y=True)
-    return _with_test(Samples((x / 16).astype(np.float32), y.astype(np.int64), 10), 0.2, seed)
+    return with_test(Samples((x / 16).astype(np.float32), y.astype(np.int64), 10), 0.2, seed)
 
 
 def fashion_mnist(source: str) -> Samples:
@@ -113,107 +113,14 @@ def _read_idx(folder: str, name: str) -> Array:
         shape = struct.unpack(f">{rank}I", raw[4 : 4 + 4 * rank])
         if zero or kind != 8:
             raise ValueError("not an IDX file of bytes")
+        if rank != (3 if "images" in name else 1) or 0 in shape:
+            raise ValueError(f"has shape {shape}")
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
-    except (OSError, EOFError, ValueError, struct.error) as error:
-        raise InputError(f"fashion_mnist: {path} is not a readable IDX file: {error}") from None
+    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
+        raise InputError(f"fashion_mnist: {path} is not a readable IDX file: {one_line(error)}") from None
 
 
-def read_source(source: str, target: str | None, seed: int, test_fraction: float) -> Samples:
-    """Samples from an npz, CSV or LIBSVM file.
-
-    npz: arrays ``x`` and ``y``, and ``x_test`` and ``y_test`` for a test split. CSV: numbers, with or without
-    a header; the target is the column of that name or number, else the last. LIBSVM: needs scikit-learn.
-    Whole numbers or words as targets are classes. Classification gets ``test_fraction`` of the samples as test split.
-    """
-    if not os.path.isfile(source):
-        raise InputError(f"import: {source} does not exist")
-    ending = source.lower().removesuffix(".gz").removesuffix(".bz2").rsplit(".", 1)[-1]
-    test = None
-    try:
-        if ending == "npz":
-            with np.load(source, allow_pickle=False) as arrays:
-                if "x" not in arrays or "y" not in arrays:
-                    raise InputError(f"import: {source} needs arrays x and y, has {', '.join(arrays)}")
-                x, y = arrays["x"], arrays["y"]
-                test = (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
-        elif ending == "csv":
-            x, y = _read_csv(source, target)
-        elif ending in ("libsvm", "svm", "svmlight", "txt"):
-            x, y = _read_libsvm(source)
-        else:
-            raise InputError(f"import: {source} must end in .npz, .csv, .libsvm, .svm, .svmlight or .txt")
-    except (ValueError, KeyError, OSError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"import: {source} cannot be read: {error}") from None
-    samples = _classified(source, x, y, test)
-    return samples if samples.test or not samples.classes else _with_test(samples, test_fraction, seed)
-
-
-def _classified(source: str, x: Array, y: Array, test: tuple[Array, Array] | None) -> Samples:
-    """Check shapes and number the classes 0 … classes-1 in sorted order."""
-    x = np.asarray(x)
-    x = x.reshape(len(x), -1) if x.ndim > 2 else x
-    if x.ndim != 2 or y.shape != (len(x),) or not x.size:
-        raise InputError(f"import: {source} needs x (samples, features) and y (samples,), has {x.shape} and {y.shape}")
-    x = x.astype(x.dtype if x.dtype in (np.float32, np.float64) else np.float64)
-    if not np.isfinite(x).all() or (y.dtype.kind == "f" and not np.isfinite(y).all()):
-        raise InputError(f"import: {source} holds NaN or infinite values")
-    if test is not None:
-        test = (np.asarray(test[0]).reshape(len(test[0]), -1).astype(x.dtype), np.asarray(test[1]))
-    if y.dtype.kind == "f" and not (y == np.rint(y)).all():
-        return Samples(x, y.astype(np.float64), 0, test)
-    labels, numbers = np.unique(y, return_inverse=True)
-    if len(labels) < 2:
-        raise InputError(f"import: {source} has one target value only, {labels[0]}")
-    if test is not None:
-        if not np.isin(test[1], labels).all():
-            raise InputError(f"import: {source}: y_test holds classes that y lacks")
-        test = (test[0], np.searchsorted(labels, test[1]))
-    return Samples(x, numbers.astype(np.int64), len(labels), test)
-
-
-def _read_csv(source: str, target: str | None) -> tuple[Array, Array]:
-    cells = np.loadtxt(source, dtype=str, delimiter=",", quotechar='"', comments=None, ndmin=2)
-    columns = cells.shape[1]
-
-    def is_number(cell: str) -> bool:
-        try:
-            float(cell)
-        except ValueError:
-            return False
-        return True
-
-    header: list[str] = []
-    if sum(map(is_number, cells[0])) < sum(map(is_number, cells[-1])):
-        header, cells = [str(name).strip() for name in cells[0]], cells[1:]
-    if target is None:
-        column = columns - 1
-    elif target in header:
-        column = header.index(target)
-    elif target.lstrip("-").isdigit() and -columns <= int(target) < columns:
-        column = int(target) % columns
-    else:
-        known = ", ".join(header) if header else f"0 to {columns - 1}"
-        raise InputError(f"import: {source} has no column {target!r}; it has {known}")
-    y = cells[:, column]
-    if all(map(is_number, y)):
-        y = y.astype(np.float64)
-    return np.delete(cells, column, axis=1).astype(np.float64), y
-
-
-def _read_libsvm(source: str) -> tuple[Array, Array]:
-    try:
-        from sklearn.datasets import load_svmlight_file
-    except ImportError:
-        raise InputError(
-            "LIBSVM files need scikit-learn: pip install 'mpicoded[datasets]', or pip install scikit-learn"
-        ) from None
-    x, y = load_svmlight_file(source)
-    return x.toarray(), y
-
-
-def _with_test(samples: Samples, fraction: float, seed: int) -> Samples:
+def with_test(samples: Samples, fraction: float, seed: int) -> Samples:
     """Set a random part of the samples aside as test split."""
     if not 0 <= fraction < 1:
         raise InputError(f"test-fraction must be in [0, 1), got {fraction}")
@@ -223,10 +130,23 @@ def _with_test(samples: Samples, fraction: float, seed: int) -> Samples:
     return samples._replace(x=samples.x[kept], y=samples.y[kept], test=test)
 
 
+def _check(what: str, samples: Samples) -> None:
+    """Samples of every origin, before they are written: shapes that fit, labels in range."""
+    parts = [("", samples.x, samples.y)] + ([("test ", *samples.test)] if samples.test else [])
+    for name, x, y in parts:
+        if x.ndim != 2 or y.shape != x.shape[:1] or not x.size:
+            raise InputError(f"{what}: {name}samples of shape {x.shape} and targets of shape {y.shape} do not fit")
+        if x.shape[1] != samples.x.shape[1]:
+            raise InputError(f"{what}: {name}samples have {x.shape[1]} features, the others {samples.x.shape[1]}")
+        if samples.classes and not (y.min() >= 0 and y.max() < samples.classes):
+            raise InputError(f"{what}: labels must be 0 to {samples.classes - 1}, found {y.min()} to {y.max()}")
+
+
 def write_split(
     output: str, samples: Samples, *, subsets: int, kind: Split, alpha: float, seed: int, made_by: str
 ) -> None:
     """Split the samples into subsets and write the file; a regression problem gets its optimum."""
+    _check(made_by.split()[0], samples)
     order, offsets = split(samples.y, subsets, kind, generator(seed, "split"), alpha)
     x, y = samples.x[order], samples.y[order]
     layout.write(

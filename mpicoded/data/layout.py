@@ -15,7 +15,7 @@ Root attributes: ``format`` = "mpicoded-data", ``version`` = 1, ``task`` = "regr
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from mpicoded.algorithms.models import Task
 from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
-from mpicoded.errors import InputError
+from mpicoded.errors import InputError, one_line
 
 FORMAT, VERSION = "mpicoded-data", 1
 
@@ -90,20 +90,21 @@ def write(
                 file["optimum"] = optimum[0]
                 file.attrs["optimum_loss"] = optimum[1]
         os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"cannot write {os.fspath(path)}: {error}") from None
+    except (OSError, RuntimeError, ValueError) as error:  # h5py raises all three, for a full disk say
+        raise InputError(f"cannot write {os.fspath(path)}: {one_line(error)}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def _open(path: str) -> Iterator[h5py.File]:
-    if not os.path.exists(path):
-        raise InputError(f"data file {path} does not exist (make one with: mpicoded data NAME -o {path})")
+    if not os.path.isfile(path):
+        raise InputError(f"data file {path} does not exist or is no file (make one with: mpicoded data NAME -o {path})")
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise InputError(f"data file {path} cannot be read as HDF5: {error}") from None
+        raise InputError(f"data file {path} cannot be read as HDF5: {one_line(error)}") from None
     with file:
         yield file
 
@@ -113,10 +114,10 @@ def describe(path: str) -> Description:
     with _open(path) as file:
         try:
             return _describe(path, file)
-        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"data file {path} is damaged or not of this layout: {error}") from None
+        except InputError:
+            raise
+        except Exception as error:  # what a damaged file makes HDF5 and NumPy raise has no end
+            raise InputError(f"data file {path} is damaged or not of this layout: {one_line(error)}") from None
 
 
 def _describe(path: str, file: h5py.File) -> Description:
@@ -132,21 +133,23 @@ def _describe(path: str, file: h5py.File) -> Description:
     task, classes = file.attrs["task"], int(file.attrs["classes"])
     need(task in ("regression", "classification"), f"unknown task {task!r}")
     need(classes >= 2 if task == "classification" else classes == 0, f"{classes} classes do not fit {task}")
-    for name in ("x", "y", "offsets"):
-        need(isinstance(file.get(name), h5py.Dataset), f"dataset {name} is missing")
-    offsets = file["offsets"][()]
+    stored = file.get("offsets")
+    need(isinstance(stored, h5py.Dataset), "dataset offsets is missing")
     need(
-        offsets.ndim == 1 and offsets.dtype.kind == "i" and len(offsets) >= 2,
+        stored.shape and stored.ndim == 1 and stored.dtype.kind == "i" and len(stored) >= 2,
         "offsets must be M + 1 integers",
     )
+    offsets = stored[()].astype(np.int64)
     need(
-        offsets[0] == 0 and (np.diff(offsets) >= 0).all() and offsets[-1] > 0,
+        offsets[0] == 0 and (offsets[1:] >= offsets[:-1]).all() and offsets[-1] > 0,
         "offsets must rise from 0 to the samples",
     )
     test_samples = 0
     features = _check_samples(file, "", int(offsets[-1]), task, need)
     if "test" in file:
-        test_samples = int(file["test/y"].shape[0])
+        labels = file.get("test/y")
+        need(isinstance(labels, h5py.Dataset) and labels.shape, "test/y must be a dataset of one dimension")
+        test_samples = int(labels.shape[0])
         need(
             _check_samples(file, "test/", test_samples, task, need) == features,
             "test/x has other features than x",
@@ -157,15 +160,20 @@ def _describe(path: str, file: h5py.File) -> Description:
         task=task,
         features=features,
         classes=classes,
-        offsets=offsets.astype(np.int64),
+        offsets=offsets,
         test_samples=test_samples,
         optimum_loss=None if optimum_loss is None else float(optimum_loss),
     )
 
 
 def _check_samples(file: h5py.File, group: str, samples: int, task: str, need: Any) -> int:
-    x, y = file[f"{group}x"], file[f"{group}y"]
-    need(x.ndim == 2 and x.dtype.kind == "f", f"{group}x must be a matrix of floats, is {x.shape} {x.dtype}")
+    x, y = file.get(f"{group}x"), file.get(f"{group}y")
+    for name, dataset in (("x", x), ("y", y)):
+        need(isinstance(dataset, h5py.Dataset), f"dataset {group}{name} is missing")
+    need(
+        x.shape is not None and x.ndim == 2 and x.dtype.kind == "f",
+        f"{group}x must be a matrix of floats, is {x.shape} {x.dtype}",
+    )
     need(x.shape[1] > 0, f"{group}x has no features")
     need(
         x.shape[0] == samples,
@@ -196,9 +204,11 @@ def read_rows(
                 file[f"{group}x"].read_direct(x, np.s_[start:stop], here)
                 file[f"{group}y"].read_direct(y, np.s_[start:stop], here)
                 at += stop - start
-    except (KeyError, OSError, RuntimeError, TypeError) as error:
-        raise InputError(f"data file {description.path} cannot be read: {error}") from None
-    if not np.isfinite(np.sum(x)) and not np.isfinite(x).all():
+    except InputError:
+        raise
+    except Exception as error:  # the file may have changed, or be damaged where nobody looked yet
+        raise InputError(f"data file {description.path} cannot be read: {one_line(error)}") from None
+    if not (np.isfinite(np.min(x, initial=0)) and np.isfinite(np.max(x, initial=0))):  # NaN is both; makes no mask
         raise InputError(f"data file {description.path}: {group}x holds NaN or infinite values")
     if classification and y.size and not (y.min() >= 0 and y.max() < description.classes):
         raise InputError(

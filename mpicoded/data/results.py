@@ -2,7 +2,7 @@
 
 ======================  ============================================================================================
 ``history/NAME``        1-D datasets of equal length, a row for round 0, every ``evaluate_every`` rounds, and the last
-``parameters``          the parameters after the last row's round
+``parameters``          (dim,), dimension ``parameter``: the parameters after the last row's round
 ``timings/PHASE``       (ranks,) seconds that each rank spent in a phase
 ``memory/shards``       (ranks,) bytes of samples that each rank holds; ``memory/peak``: its resident memory at most
 ``allocation/copies``   (subsets,) on how many devices each subset is; attributes hold the allocation's report
@@ -32,7 +32,7 @@ import h5py
 import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Float
-from mpicoded.errors import InputError
+from mpicoded.errors import InputError, one_line
 
 UNITS = {
     "round": "1",
@@ -98,13 +98,17 @@ class ResultWriter:
         """Write everything so far to a temporary file and put it in place."""
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
-            with h5py.File(temporary, "w") as file:
+            with h5py.File(temporary, "w", libver=("v108", "v110")) as file:
                 text = h5py.string_dtype()
                 file.attrs.update(self._attributes, finished=finished)
                 file.attrs.create("hosts", self._hosts, dtype=text)
                 file.attrs.create("warnings", self.warnings, shape=(len(self.warnings),), dtype=text)
                 self._write_history(file)
                 file["parameters"] = parameters
+                # netCDF's way to name a dimension: an empty dataset that says so. xarray asks for one.
+                dimension = file.create_dataset("parameter", shape=parameters.shape, dtype="f4")
+                dimension.make_scale(f"This is a netCDF dimension but not a netCDF variable. {parameters.size:>10}")
+                file["parameters"].dims[0].attach_scale(dimension)
                 for name, unit, values in (("timings", "s", timings), ("memory", "byte", memory)):
                     for key, value in values.items():
                         file[f"{name}/{key}"] = value
@@ -142,23 +146,31 @@ def is_result(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def _group(file: h5py.File, name: str) -> dict[str, Array]:
+    """The datasets of a group; none where a version of the program did not write it yet."""
+    return {key: value[()] for key, value in file[name].items()} if name in file else {}
+
+
 def load_results(path: str | os.PathLike[str]) -> Results:
     """Read a result file. Raises InputError where it is missing, damaged or something else."""
     name = os.fspath(path)
-    if not os.path.exists(name):
-        raise InputError(f"result file {name} does not exist")
+    if not os.path.isfile(name):
+        raise InputError(f"result file {name} does not exist or is no file")
     try:
         with h5py.File(name, "r", locking=False) as file:
             if "experiment" not in file.attrs:
                 raise InputError(f"{name} is not a result file of mpicoded")
             toml = str(file.attrs["experiment"])
+            for needed in ("history/round", "history/loss"):
+                if not isinstance(file.get(needed), h5py.Dataset):
+                    raise InputError(f"result file {name} is damaged: it lacks {needed}")
             return Results(
                 path=name,
                 experiment=tomllib.loads(toml),
-                history={key: value[()] for key, value in file["history"].items()},
+                history=_group(file, "history"),
                 parameters=file["parameters"][()],
-                timings={key: value[()] for key, value in file["timings"].items()},
-                memory={key: value[()] for key, value in file["memory"].items()},
+                timings=_group(file, "timings"),
+                memory=_group(file, "memory"),
                 allocation={**file["allocation"].attrs, "copies": file["allocation/copies"][()]},
                 finished=bool(file.attrs["finished"]),
                 versions=json.loads(file.attrs["versions"]),
@@ -167,7 +179,7 @@ def load_results(path: str | os.PathLike[str]) -> Results:
                 warnings=[str(line) for line in file.attrs["warnings"]],
                 toml=toml,
             )
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"result file {name} is damaged: {error}") from None
+    except InputError:
+        raise
+    except Exception as error:  # what a damaged file makes HDF5 and others raise has no end
+        raise InputError(f"result file {name} is damaged: {one_line(error)}") from None

@@ -7,6 +7,7 @@ import numpy as np
 from mpicoded.algorithms.shapes import Array, Int, Shaped
 from mpicoded.errors import InputError
 
+_LARGEST_ALPHA = 1e9  # all subsets alike long before; far beyond, the draws overflow
 Split = Literal["iid", "by_label", "dirichlet"]
 
 
@@ -43,8 +44,8 @@ def _dirichlet(
 ) -> tuple[Int[Array, " samples"], Int[Array, " subsets+1"]]:
     if y.dtype.kind != "i":
         raise InputError("split dirichlet needs labels, but the target is a real number: use iid or by_label")
-    if not alpha > 0:
-        raise InputError(f"alpha must be > 0, got {alpha}")
+    if not 0 < alpha <= _LARGEST_ALPHA:
+        raise InputError(f"alpha must be > 0 and at most {_LARGEST_ALPHA:g}, got {alpha}")
     owner = np.empty(len(y), np.int64)
     for label in np.unique(y):
         mine = order[y[order] == label]
