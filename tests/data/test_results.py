@@ -197,7 +197,7 @@ def test_variables_of_the_history_have_one_dimension_and_units_in_xarray(path, r
 def test_file_opens_in_plain_h5py_with_units(path):
     write(writer(path))
     with h5py.File(path) as file:
-        assert set(file) == {"history", "parameters", "timings", "memory", "allocation"}
+        assert set(file) == {"history", "parameters", "parameter", "timings", "memory", "allocation"}
         assert set(file.attrs) == {"experiment", "finished", "versions", "mpi", "hosts", "warnings"}
         assert json.loads(file.attrs["versions"]) == {"mpicoded": "0.1", "numpy": "2"}
         assert all(file["history"][name].dims[0][0] == file["history/round"] for name in set(UNITS) - {"round"})
