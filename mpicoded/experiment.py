@@ -2,7 +2,6 @@
 
 import os
 import tomllib
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -20,7 +19,7 @@ from mpicoded.algorithms import (
     models,
     optimizers,
 )
-from mpicoded.algorithms.component import Component, Count, PositiveCount, members
+from mpicoded.algorithms.component import Component, Count, PositiveCount, describe_type, members
 from mpicoded.data.layout import Description
 from mpicoded.errors import InputError
 
@@ -253,20 +252,3 @@ def _without_none(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _without_none(value) for key, value in tree.items() if value is not None}
     return [_without_none(item) for item in tree] if isinstance(tree, list | tuple) else tree
-
-
-def describe_type(hint: Any) -> str:
-    """A field's type in a user's words."""
-    if typing.get_origin(hint) is Annotated:
-        base, meta = typing.get_args(hint)[0], hint.__metadata__[0]
-        bounds = [
-            f"{sign} {bound:g}"
-            for sign, bound in ((">", meta.gt), (">=", meta.ge), ("<=", meta.le))
-            if bound is not None
-        ]
-        return " ".join([describe_type(base), *bounds])
-    if typing.get_origin(hint) is Literal:
-        return " | ".join(map(str, typing.get_args(hint)))
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return " or ".join("unset" if arg is type(None) else describe_type(arg) for arg in typing.get_args(hint))
-    return getattr(hint, "__name__", str(hint))

@@ -15,30 +15,17 @@ from mpicoded.algorithms.arrays import (
     squared_distances,
     store,
 )
-from mpicoded.algorithms.component import Component, Count, Positive, PositiveCount
+from mpicoded.algorithms.component import Count, Positive, PositiveCount, VotesTaker
 from mpicoded.algorithms.shapes import Array, Float
-from mpicoded.errors import InputError
+
+Votes = Float[Array, "votes dim"]
+Vector = Float[Array, " dim"]
 
 
-class Aggregator(Component):
+class Aggregator(VotesTaker):
     """Base of the rules."""
 
-    def fewest(self) -> int:
-        """The number of votes below which the rule is undefined."""
-        return 1
-
-    def check(self, votes: int) -> None:
-        """Raise InputError where there are fewer votes than the rule needs."""
-        if votes < self.fewest():
-            fields = ", ".join(f"{k}={getattr(self, k)}" for k in self.__struct_fields__)
-            raise InputError(f"{type(self).__name__}({fields}) needs at least {self.fewest()} votes, got {votes}")
-
-    def aggregate(
-        self,
-        votes: Float[Array, "votes dim"],
-        previous: Float[Array, " dim"] | None = None,
-        out: Float[Array, " dim"] | None = None,
-    ) -> Float[Array, " dim"]:
+    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
         """One vector for all votes; ``previous`` is the last round's, for rules that start from it."""
         raise NotImplementedError
 
@@ -48,12 +35,7 @@ class Mean(Aggregator):
 
     source: ClassVar[str] = "baseline"
 
-    def aggregate(
-        self,
-        votes: Float[Array, "votes dim"],
-        previous: Float[Array, " dim"] | None = None,
-        out: Float[Array, " dim"] | None = None,
-    ) -> Float[Array, " dim"]:
+    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
         """Mean over votes."""
         return store(namespace(votes).mean(votes, axis=0), out)
 
@@ -63,12 +45,7 @@ class CoordinateMedian(Aggregator):
 
     source: ClassVar[str] = "Yin et al. 2018"
 
-    def aggregate(
-        self,
-        votes: Float[Array, "votes dim"],
-        previous: Float[Array, " dim"] | None = None,
-        out: Float[Array, " dim"] | None = None,
-    ) -> Float[Array, " dim"]:
+    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
         """Median over votes."""
         low, high = (votes.shape[0] - 1) // 2, votes.shape[0] // 2
         return per_coordinate(votes, lambda xp, x: x[:, low] / 2 + x[:, high] / 2, out)
@@ -84,12 +61,7 @@ class TrimmedMean(Aggregator):
         """2f + 1."""
         return 2 * self.byzantine + 1
 
-    def aggregate(
-        self,
-        votes: Float[Array, "votes dim"],
-        previous: Float[Array, " dim"] | None = None,
-        out: Float[Array, " dim"] | None = None,
-    ) -> Float[Array, " dim"]:
+    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
         """Mean of the n - 2f middle values."""
         self.check(votes.shape[0])
         low, high = self.byzantine, votes.shape[0] - self.byzantine
@@ -106,12 +78,7 @@ class Phocas(Aggregator):
         """2f + 1."""
         return 2 * self.byzantine + 1
 
-    def aggregate(
-        self,
-        votes: Float[Array, "votes dim"],
-        previous: Float[Array, " dim"] | None = None,
-        out: Float[Array, " dim"] | None = None,
-    ) -> Float[Array, " dim"]:
+    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
         """Trimmed mean, then the mean of the nearest; of two values equally near, the smaller."""
         self.check(votes.shape[0])
         low, high = self.byzantine, votes.shape[0] - self.byzantine
@@ -134,12 +101,7 @@ class Krum(Aggregator):
         """2f + 3."""
         return 2 * self.byzantine + 3
 
-    def aggregate(
-        self,
-        votes: Float[Array, "votes dim"],
-        previous: Float[Array, " dim"] | None = None,
-        out: Float[Array, " dim"] | None = None,
-    ) -> Float[Array, " dim"]:
+    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
         """The vote of lowest score."""
         self.check(votes.shape[0])
         best = int(namespace(votes).argmin(krum_scores(votes, self.byzantine)))
@@ -157,12 +119,7 @@ class MultiKrum(Aggregator):
         """2f + 3, or the number selected."""
         return max(2 * self.byzantine + 3, self.selected or 0)
 
-    def aggregate(
-        self,
-        votes: Float[Array, "votes dim"],
-        previous: Float[Array, " dim"] | None = None,
-        out: Float[Array, " dim"] | None = None,
-    ) -> Float[Array, " dim"]:
+    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
         """Mean of the selected votes."""
         self.check(votes.shape[0])
         xp = namespace(votes)
@@ -183,12 +140,7 @@ class GeometricMedian(Aggregator):
     smoothing: Positive = 1e-9
     max_steps: PositiveCount = 10_000
 
-    def aggregate(
-        self,
-        votes: Float[Array, "votes dim"],
-        previous: Float[Array, " dim"] | None = None,
-        out: Float[Array, " dim"] | None = None,
-    ) -> Float[Array, " dim"]:
+    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
         """Iterate on the weights alone: the point is a mean of votes, so their inner products say all.
 
         A vote acts by its direction only, so one that is further than 1/sqrt(eps) median distances is drawn

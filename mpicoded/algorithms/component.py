@@ -9,7 +9,7 @@ import functools
 import re
 import types
 import typing
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -50,6 +50,20 @@ class Component(
         return str(cls.__struct_config__.tag)
 
 
+class VotesTaker(Component):
+    """Base of what works on votes, rules and filters, and may need a certain number of them."""
+
+    def fewest(self) -> int:
+        """The number of votes below which it is undefined."""
+        return 1
+
+    def check(self, votes: int) -> None:
+        """Raise InputError where there are fewer votes than needed."""
+        if votes < self.fewest():
+            fields = ", ".join(f"{field}={getattr(self, field)}" for field in self.__struct_fields__)
+            raise InputError(f"{type(self).__name__}({fields}) needs at least {self.fewest()} votes, got {votes}")
+
+
 @functools.cache
 def _lower_bounds(cls: type) -> dict[str, tuple[int | float, bool]]:
     found = {}
@@ -65,3 +79,20 @@ def members(choice: Any) -> dict[str, type[Component]]:
     """The members of a family's ``Choice``, by their config names, in the order of definition."""
     classes = typing.get_args(choice) if isinstance(choice, types.UnionType) else (choice,)
     return {cls.name(): cls for cls in classes}
+
+
+def describe_type(hint: Any) -> str:
+    """A field's type in a user's words."""
+    if typing.get_origin(hint) is Annotated:
+        base, meta = typing.get_args(hint)[0], hint.__metadata__[0]
+        bounds = [
+            f"{sign} {bound:g}"
+            for sign, bound in ((">", meta.gt), (">=", meta.ge), ("<=", meta.le))
+            if bound is not None
+        ]
+        return " ".join([describe_type(base), *bounds])
+    if typing.get_origin(hint) is Literal:
+        return " | ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) in _UNIONS:
+        return " or ".join("unset" if arg is type(None) else describe_type(arg) for arg in typing.get_args(hint))
+    return getattr(hint, "__name__", str(hint))

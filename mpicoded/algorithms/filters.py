@@ -3,23 +3,12 @@
 from typing import ClassVar
 
 from mpicoded.algorithms.arrays import namespace, squared_distances, store
-from mpicoded.algorithms.component import Component, Count
+from mpicoded.algorithms.component import Count, VotesTaker
 from mpicoded.algorithms.shapes import Array, Float
-from mpicoded.errors import InputError
 
 
-class Filter(Component):
+class Filter(VotesTaker):
     """Base of the filters."""
-
-    def fewest(self) -> int:
-        """The number of votes below which the filter is undefined."""
-        return 1
-
-    def check(self, votes: int) -> None:
-        """Raise InputError where there are fewer votes than the filter needs."""
-        if votes < self.fewest():
-            fields = ", ".join(f"{k}={getattr(self, k)}" for k in self.__struct_fields__)
-            raise InputError(f"{type(self).__name__}({fields}) needs at least {self.fewest()} votes, got {votes}")
 
     def apply(
         self, votes: Float[Array, "votes dim"], out: Float[Array, "filtered dim"] | None = None

@@ -16,6 +16,11 @@ from mpicoded.algorithms.component import Component
 from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
 
 Task = Literal["regression", "classification"]
+Vector = Float[Array, " dim"]
+Samples = Float[Array, "subsets samples features"]
+Targets = Shaped[Array, "subsets samples"]
+Weights = Float[Array, "subsets samples"]
+Gradients = Float[Array, "subsets dim"]
 
 
 class Model(Component):
@@ -32,32 +37,18 @@ class Model(Component):
         return np.zeros(self.dim(features, classes))
 
     def losses(
-        self,
-        parameters: Float[Array, " dim"],
-        x: Float[Array, "subsets samples features"],
-        y: Shaped[Array, "subsets samples"],
-        weights: Float[Array, "subsets samples"] | None = None,
+        self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None
     ) -> Float[Array, " subsets"]:
         """The loss of each subset."""
         raise NotImplementedError
 
     def gradients(
-        self,
-        parameters: Float[Array, " dim"],
-        x: Float[Array, "subsets samples features"],
-        y: Shaped[Array, "subsets samples"],
-        weights: Float[Array, "subsets samples"] | None = None,
-        out: Float[Array, "subsets dim"] | None = None,
-    ) -> Float[Array, "subsets dim"]:
+        self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None, out: Gradients | None = None
+    ) -> Gradients:
         """The gradient of each subset's loss."""
         raise NotImplementedError
 
-    def correct(
-        self,
-        parameters: Float[Array, " dim"],
-        x: Float[Array, "subsets samples features"],
-        y: Int[Array, "subsets samples"],
-    ) -> Int[Array, "subsets samples"]:
+    def correct(self, parameters: Vector, x: Samples, y: Targets) -> Int[Array, "subsets samples"]:
         """1 where the predicted class is the label (classification only)."""
         raise NotImplementedError
 
@@ -73,24 +64,15 @@ class LinearRegression(Model):
         return features
 
     def losses(
-        self,
-        parameters: Float[Array, " dim"],
-        x: Float[Array, "subsets samples features"],
-        y: Shaped[Array, "subsets samples"],
-        weights: Float[Array, "subsets samples"] | None = None,
+        self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None
     ) -> Float[Array, " subsets"]:
         """Half the weighted squared residuals."""
         residual = (x @ parameters[:, None])[..., 0] - y
         return 0.5 * np.sum(_weighted(residual * residual, weights), axis=1)
 
     def gradients(
-        self,
-        parameters: Float[Array, " dim"],
-        x: Float[Array, "subsets samples features"],
-        y: Shaped[Array, "subsets samples"],
-        weights: Float[Array, "subsets samples"] | None = None,
-        out: Float[Array, "subsets dim"] | None = None,
-    ) -> Float[Array, "subsets dim"]:
+        self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None, out: Gradients | None = None
+    ) -> Gradients:
         """Weighted residuals times features."""
         if out is None:
             out = np.empty((len(x), x.shape[2]), parameters.dtype)
@@ -116,11 +98,7 @@ class SoftmaxRegression(Model):
         return (features + self.intercept) * classes
 
     def losses(
-        self,
-        parameters: Float[Array, " dim"],
-        x: Float[Array, "subsets samples features"],
-        y: Int[Array, "subsets samples"],
-        weights: Float[Array, "subsets samples"] | None = None,
+        self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None
     ) -> Float[Array, " subsets"]:
         """Weighted cross-entropy."""
         logits = self._logits(parameters, x)
@@ -129,13 +107,8 @@ class SoftmaxRegression(Model):
         return np.sum(_weighted(normaliser - right, weights), axis=1)
 
     def gradients(
-        self,
-        parameters: Float[Array, " dim"],
-        x: Float[Array, "subsets samples features"],
-        y: Int[Array, "subsets samples"],
-        weights: Float[Array, "subsets samples"] | None = None,
-        out: Float[Array, "subsets dim"] | None = None,
-    ) -> Float[Array, "subsets dim"]:
+        self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None, out: Gradients | None = None
+    ) -> Gradients:
         """Features times (probability - indicator)."""
         subsets, samples, features = x.shape
         if out is None:
@@ -152,12 +125,7 @@ class SoftmaxRegression(Model):
             np.sum(error, axis=1, out=out[:, features * classes :])
         return out
 
-    def correct(
-        self,
-        parameters: Float[Array, " dim"],
-        x: Float[Array, "subsets samples features"],
-        y: Int[Array, "subsets samples"],
-    ) -> Int[Array, "subsets samples"]:
+    def correct(self, parameters: Vector, x: Samples, y: Targets) -> Int[Array, "subsets samples"]:
         """1 where the largest logit is the label's."""
         return (np.argmax(self._logits(parameters, x), axis=-1) == y).astype(np.int64)
 

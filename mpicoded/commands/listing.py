@@ -4,9 +4,9 @@ import textwrap
 
 import msgspec
 
-from mpicoded.algorithms.component import Component, members
+from mpicoded.algorithms.component import Component, describe_type, members
 from mpicoded.errors import InputError
-from mpicoded.experiment import FAMILIES, describe_type
+from mpicoded.experiment import FAMILIES
 
 
 def listing(family: str | None) -> int:
