@@ -58,7 +58,8 @@ def _run(transport: Transport, load: Callable[[], Experiment], target: str, quie
         experiment = load()
         description = layout.describe(experiment.data.path)
         experiment.check(description, transport.size)
-        _check_target(target, experiment.data.path)
+        if transport.rank == 0:  # the only one that writes
+            _check_target(target, experiment.data.path)
         trainer = Trainer(experiment, description, transport)
     except InputError as problem:
         error = str(problem)
