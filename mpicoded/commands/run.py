@@ -39,6 +39,9 @@ def _guarded(transport: Transport, load: Callable[[], Experiment], target: str, 
         return _run(transport, load, target, quiet)
     except InputError:
         raise
+    except KeyboardInterrupt as error:
+        transport.abort(error)  # or the others would wait for this rank
+        raise
     except Exception as error:
         traceback.print_exc()
         notes = " ".join(getattr(error, "__notes__", []))

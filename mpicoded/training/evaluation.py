@@ -29,12 +29,8 @@ class Evaluator:
         evaluator: Int[Array, " subsets"],
         test: Shards | None,
     ) -> None:
-        self._transport, self._description, self._gradients, self._test = (
-            transport,
-            description,
-            gradients,
-            test,
-        )
+        self._transport, self._description = transport, description
+        self._gradients, self._test = gradients, test
         mine = np.flatnonzero(evaluator == transport.rank)
         self._work = gradients.shards.work(mine)
         self._order = np.argsort(self._work.subsets)

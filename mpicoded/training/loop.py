@@ -73,22 +73,22 @@ class Trainer:
     ) -> None:
         """All rounds. On rank 0 ``report`` gets each row of the history, and ``tick`` the rounds done."""
         start = perf_counter()
-        for round in range(self.experiment.rounds + 1):
-            try:  # a diverging run is a result, not a reason for warnings from every rank
-                with self.clock.phase("broadcast"):
-                    self.transport.broadcast(self.parameters)
-                last = round == self.experiment.rounds
-                if last or round % self.experiment.evaluate_every == 0:
-                    seconds = perf_counter() - start - self.clock.outside()
-                    with np.errstate(over="ignore", invalid="ignore"):
-                        self._evaluate(round, seconds, last, report)
-                if not last:
-                    with np.errstate(over="ignore", invalid="ignore"):
+        round = 0
+        try:
+            # A diverging run is a result, not a reason for warnings from every rank.
+            with np.errstate(over="ignore", invalid="ignore"):
+                for round in range(self.experiment.rounds + 1):
+                    with self.clock.phase("broadcast"):
+                        self.transport.broadcast(self.parameters)
+                    last = round == self.experiment.rounds
+                    if last or round % self.experiment.evaluate_every == 0:
+                        self._evaluate(round, perf_counter() - start - self.clock.outside(), last, report)
+                    if not last:
                         self._round(round)
-                    tick(round + 1)
-            except Exception as error:
-                error.add_note(f"in round {round + 1}")
-                raise
+                        tick(round + 1)
+        except Exception as error:
+            error.add_note(f"in round {round + 1}")
+            raise
 
     def _round(self, round: int) -> None:
         messages = self.devices.messages(round, self.parameters)
