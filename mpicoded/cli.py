@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported before it is known what to do."""
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mpicoded import __version__
-from mpicoded.errors import InputError
+from mpicoded.errors import InputError, one_line
 from mpicoded.transport.launched import launched
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -20,15 +21,21 @@ def main(words: Sequence[str] | None = None) -> int:
     # when it is first imported.
     for name in _THREADS:
         os.environ.setdefault(name, "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # no terminal's encoding is a reason to fail
     words = list(sys.argv[1:] if words is None else words)
     try:
         arguments, rest = _parser().parse_known_args(words)
         if rest and arguments.command != "run":
             raise InputError(f"unknown argument {rest[0]!r} (see mpicoded {arguments.command} --help)")
         return _dispatch(arguments, rest, words)
+    except MemoryError as error:
+        print(f"mpicoded: error: out of memory: {one_line(error)}", file=sys.stderr, flush=True)
+        return 1
     except InputError as error:
         if (launched() or (1, 0))[1] == 0:
-            print(f"mpicoded: error: {error}", file=sys.stderr, flush=True)
+            print(f"mpicoded: error: {one_line(error)}", file=sys.stderr, flush=True)
         else:
             time.sleep(1)  # launchers end all ranks when the first one fails: let rank 0 say why before that
         return 2
@@ -42,7 +49,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) -> int:
     command = arguments.command
+    processes, rank = launched() or (1, 0)
+    if processes > 1 and command == "data":
+        raise InputError("data is made by one process: start it without mpiexec")
+    if rank > 0 and command in ("list", "show"):
+        return 0
     if command in ("run", "resume") and arguments.ranks is not None:
+        if processes > 1:
+            raise InputError(f"--ranks starts an mpiexec of its own, but this is one of {processes} processes already")
         from mpicoded.commands.launch import relaunch
 
         relaunch(arguments.ranks, _without_ranks(words))
@@ -131,7 +145,7 @@ def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     split = _Parser(add_help=False, allow_abbrev=False)
     split.add_argument("--subsets", type=_positive, default=100, help="subsets to split into (default 100)")
     split.add_argument("--split", choices=("iid", "by_label", "dirichlet"), default="iid")
-    split.add_argument("--alpha", type=float, default=1.0, help="of the Dirichlet split (default 1)")
+    split.add_argument("--alpha", type=float, help="of the Dirichlet split (default 1)")
     linear = names.add_parser(
         "linear_regression", parents=[common], help="the papers' synthetic problem", allow_abbrev=False
     )

@@ -4,6 +4,7 @@ import os
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -20,7 +21,7 @@ from mpicoded.algorithms import (
     optimizers,
 )
 from mpicoded.algorithms.component import Component, Count, PositiveCount, describe_type, members
-from mpicoded.data.layout import Description
+from mpicoded.data.layout import Description, describe
 from mpicoded.errors import InputError
 
 
@@ -41,6 +42,9 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     dtype: Literal["float64", "float32"] = "float64"
     device: Literal["cpu"] = "cpu"
 
+
+INHERITED = "byzantine"
+"""The field that rule and filters take from the top level where their table does not have it."""
 
 FAMILIES: dict[str, Any] = {
     "model": models.Choice,
@@ -68,6 +72,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     rounds: PositiveCount
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     evaluate_every: PositiveCount = 10
+    checkpoint_every: PositiveCount | str | None = None  # rounds, or time as in "30s"
     data: Data
     model: models.Choice
     allocation: allocations.Choice = allocations.Partition()
@@ -86,6 +91,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def check(self, data: Description, ranks: int) -> None:
         """Raise InputError where the parts do not fit each other, the data or the number of ranks."""
+        if self.checkpoint_every is not None:
+            raise InputError("checkpoint_every: this version has no checkpoints yet; leave it out")
         if ranks > self.devices:
             raise InputError(f"{ranks} ranks are more than the {self.devices} devices: each rank hosts one at least")
         if 2 * self.byzantine >= self.devices and self.byzantine:
@@ -106,7 +113,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> Experiment:
             tree = tomllib.load(file)
     except OSError as error:
         raise InputError(f"config {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"config {path} is not valid TOML: {error}") from None
     return decode(override(tree, overrides), os.path.basename(path))
 
@@ -139,14 +146,16 @@ def override(tree: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 
 def _set(tree: dict[str, Any], keys: list[str], value: Any, word: str) -> None:
     place: Any = tree
-    for key in keys[:-1]:
-        if isinstance(place, list) and key.isdigit() and int(key) < len(place):
+    for key, following in pairwise(keys):
+        if following.isdecimal() and isinstance(place, dict) and not isinstance(place.get(key), list):
+            raise InputError(f"override {word}: the config has no list {key}")
+        if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
             place = place[int(key)]
         elif isinstance(place, dict):
             place = place.setdefault(key, {})
@@ -155,7 +164,7 @@ def _set(tree: dict[str, Any], keys: list[str], value: Any, word: str) -> None:
     if not isinstance(place, dict):
         raise InputError(f"override {word}: {'.'.join(keys[:-1])} is not a table")
     family = members(FAMILIES[keys[0]]) if keys[0] in FAMILIES else {}
-    if keys[-1] == "name" and len(keys) > 1 and value in family:
+    if keys[-1] == "name" and len(keys) > 1 and isinstance(value, str) and value in family:
         known = family[value].__struct_fields__
         for stale in [field for field in place if field != "name" and field not in known]:
             del place[stale]
@@ -182,13 +191,16 @@ def decode(tree: dict[str, Any], source: str) -> Experiment:
 def _with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
     """Fill in what follows from other parts: the number of Byzantine devices that rule and filters tolerate."""
     tree = {"aggregator": {"name": "trimmed_mean"}, **tree}
+    if "model" not in tree and isinstance(tree.get("data"), dict) and isinstance(tree["data"].get("path"), str):
+        task = describe(tree["data"]["path"]).task
+        tree["model"] = {"name": "linear_regression" if task == "regression" else "softmax_regression"}
     byzantine = tree.get("byzantine", 0)
     for family in ("filters", "aggregator"):
         tables = tree.get(family, [])
         for table in tables if isinstance(tables, list) else [tables]:
             cls = members(FAMILIES[family]).get(str(table.get("name"))) if isinstance(table, dict) else None
-            if cls is not None and "byzantine" in cls.__struct_fields__:
-                table.setdefault("byzantine", byzantine)
+            if cls is not None and INHERITED in cls.__struct_fields__:
+                table.setdefault(INHERITED, byzantine)
     return tree
 
 

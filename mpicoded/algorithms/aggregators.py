@@ -8,6 +8,7 @@ Votes are finite here: ``arrays.replace_unusable`` has been there first.
 from typing import Any, ClassVar
 
 from mpicoded.algorithms.arrays import (
+    as_floats,
     centred_gram,
     namespace,
     pair_distances,
@@ -146,7 +147,7 @@ class GeometricMedian(Aggregator):
         A vote acts by its direction only, so one that is further than 1/sqrt(eps) median distances is drawn
         in to there: nothing is lost, and no outlier is large enough to drown the others in rounding.
         """
-        xp = namespace(votes)
+        votes, xp = as_floats(votes), namespace(votes)
         eps = float(xp.finfo(votes.dtype).eps)
         centre, gram = centred_gram(votes)
         squares = xp.linalg.diagonal(gram)

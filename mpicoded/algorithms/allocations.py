@@ -101,12 +101,14 @@ class Cyclic(Allocation):
     def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
         """The (permuted) cyclic windows of one round."""
         size = subsets // devices
-        rows = columns = np.arange(devices)
+        rows = tasks = np.arange(devices)
         if self.permute:
             stream = generator(seed, "permutation", round)
             rows = stream.permutation(devices)  # tau: the row of A that a device takes
-            columns = np.argsort(stream.permutation(devices))  # the column of A at each task: inverse of pi
-        window = (columns[None, :] - rows[:, None]) % devices < self.redundancy // size
+            tasks = stream.permutation(devices)  # pi: the task at each column of A
+        columns = (rows[:, None] + np.arange(self.redundancy // size)) % devices
+        window = np.zeros((devices, devices), bool)
+        window[np.arange(devices)[:, None], tasks[columns]] = True
         return np.repeat(window, size, axis=1) if size > 1 else window
 
 

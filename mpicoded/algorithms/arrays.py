@@ -17,6 +17,12 @@ def namespace(array: Array) -> Any:
     return array_namespace(array)
 
 
+def as_floats(votes: Array) -> Array:
+    """Votes of floats as they are; integers, which could hold no mean, as float64."""
+    xp = namespace(votes)
+    return votes if xp.isdtype(votes.dtype, "real floating") else xp.astype(votes, xp.float64)
+
+
 def store(result: Array, out: Array | None) -> Array:
     """The result, in ``out`` where one is given."""
     if out is None or out is result:
@@ -35,7 +41,7 @@ def per_coordinate(
     ``reduce(xp, ordered)`` takes (coordinates, votes), sorted along the last axis, and returns one number
     for each coordinate. On the CPU the coordinates are worked in blocks that fit the cache.
     """
-    xp = namespace(votes)
+    votes, xp = as_floats(votes), namespace(votes)
     if not is_numpy_array(votes):
         return store(reduce(xp, xp.sort(xp.matrix_transpose(votes), axis=-1)), out)
     count, dim = votes.shape
@@ -61,7 +67,7 @@ def centred_gram(
     good guess, no longer than some honest vote when fewer than half are Byzantine. Where it is far from the vote
     that has most others near (a Byzantine one of honest length, say a negated one), that vote takes its place.
     """
-    xp = namespace(votes)
+    votes, xp = as_floats(votes), namespace(votes)
     middle = votes.shape[0] // 2
     centre = votes[int(xp.argsort(xp.sum(votes * votes, axis=-1))[middle]), :]
     offsets = votes - centre[None, :]

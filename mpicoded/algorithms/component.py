@@ -6,6 +6,7 @@ in snake case.
 """
 
 import functools
+import operator
 import re
 import types
 import typing
@@ -19,6 +20,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 PositiveCount = Annotated[int, msgspec.Meta(ge=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
 _UNIONS = (types.UnionType, typing.Union)  # X | None is the latter where X is Annotated
@@ -39,10 +41,16 @@ class Component(
 
     def __post_init__(self) -> None:
         """Hold the bounds of the annotations also where the object is made in Python, not from a config."""
-        for name, (low, strict) in _lower_bounds(type(self)).items():
+        for name, meta in _bounds(type(self)):
             value = getattr(self, name)
-            if value is not None and not (value > low if strict else value >= low):
-                raise InputError(f"{type(self).__name__}: {name} must be {'>' if strict else '>='} {low}, got {value}")
+            for sign, bound, holds in (
+                (">", meta.gt, operator.gt),
+                (">=", meta.ge, operator.ge),
+                ("<", meta.lt, operator.lt),
+                ("<=", meta.le, operator.le),
+            ):
+                if value is not None and bound is not None and not holds(value, bound):
+                    raise InputError(f"{type(self).__name__}: {name} must be {sign} {bound}, got {value}")
 
     @classmethod
     def name(cls) -> str:
@@ -65,14 +73,14 @@ class VotesTaker(Component):
 
 
 @functools.cache
-def _lower_bounds(cls: type) -> dict[str, tuple[int | float, bool]]:
-    found = {}
-    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-        options = typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
-        for meta in (m for option in options for m in getattr(option, "__metadata__", ())):
-            if meta.gt is not None or meta.ge is not None:
-                found[name] = (meta.gt, True) if meta.gt is not None else (meta.ge, False)
-    return found
+def _bounds(cls: type) -> list[tuple[str, msgspec.Meta]]:
+    """The bounds in the annotations of a component's fields."""
+    return [
+        (name, meta)
+        for name, hint in typing.get_type_hints(cls, include_extras=True).items()
+        for option in (typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,))
+        for meta in getattr(option, "__metadata__", ())
+    ]
 
 
 def members(choice: Any) -> dict[str, type[Component]]:
@@ -87,7 +95,7 @@ def describe_type(hint: Any) -> str:
         base, meta = typing.get_args(hint)[0], hint.__metadata__[0]
         bounds = [
             f"{sign} {bound:g}"
-            for sign, bound in ((">", meta.gt), (">=", meta.ge), ("<=", meta.le))
+            for sign, bound in ((">", meta.gt), (">=", meta.ge), ("<", meta.lt), ("<=", meta.le))
             if bound is not None
         ]
         return " ".join([describe_type(base), *bounds])

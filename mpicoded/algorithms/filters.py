@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from mpicoded.algorithms.arrays import namespace, squared_distances, store
+from mpicoded.algorithms.arrays import as_floats, namespace, squared_distances, store
 from mpicoded.algorithms.component import Count, VotesTaker
 from mpicoded.algorithms.shapes import Array, Float
 
@@ -32,7 +32,7 @@ class NearestNeighborMixing(Filter):
     ) -> Float[Array, "filtered dim"]:
         """Mix by one product with the 0/1 matrix of neighbours; ties go to the lower index."""
         self.check(votes.shape[0])
-        xp = namespace(votes)
+        votes, xp = as_floats(votes), namespace(votes)
         count = votes.shape[0]
         kept = count - self.byzantine
         # A vote is its own nearest, also among equal votes.

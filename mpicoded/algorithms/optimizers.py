@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from mpicoded.algorithms.component import Component, NonNegative, Positive, PositiveCount
+from mpicoded.algorithms.component import Component, Fraction, Positive, PositiveCount
 from mpicoded.algorithms.shapes import Array, Float
 
 
@@ -36,7 +36,7 @@ class Sgd(Optimizer):
 
     source: ClassVar[str] = "Robbins and Monro 1951; Polyak 1964"
     step_size: Positive = 0.01
-    momentum: NonNegative = 0.0
+    momentum: Fraction = 0.0
     schedule: Literal["constant", "inverse", "inverse_sqrt"] = "constant"
     decay_rounds: PositiveCount = 100
 

@@ -3,11 +3,15 @@
 from argparse import Namespace
 
 from mpicoded.data import datasets, imports, layout
+from mpicoded.errors import InputError
 
 
 def make(arguments: Namespace) -> int:
     """Write the dataset and say what it is."""
     name, output, seed = arguments.dataset, arguments.output, arguments.seed
+    dirichlet = getattr(arguments, "split", None) == "dirichlet"
+    if not dirichlet and getattr(arguments, "alpha", None) is not None:
+        raise InputError("--alpha is for --split dirichlet only")
     if name == "linear_regression":
         datasets.linear_regression(
             output,
@@ -31,7 +35,8 @@ def make(arguments: Namespace) -> int:
                 seed=seed,
                 test_fraction=arguments.test_fraction,
             )
-        kind = f"{arguments.split} --alpha {arguments.alpha}" if arguments.split == "dirichlet" else arguments.split
+        alpha = 1.0 if arguments.alpha is None else arguments.alpha
+        kind = f"dirichlet --alpha {alpha}" if dirichlet else arguments.split
         options = ""
         if arguments.dataset == "import":
             options = f" --test-fraction {arguments.test_fraction} --task {arguments.task}"
@@ -40,9 +45,12 @@ def make(arguments: Namespace) -> int:
             samples,
             subsets=arguments.subsets,
             kind=arguments.split,
-            alpha=arguments.alpha,
+            alpha=alpha,
             seed=seed,
             made_by=f"{name} --subsets {arguments.subsets} --split {kind} --seed {seed}{options}",
         )
-    print(layout.describe(output))
+    description = layout.describe(output)
+    print(description)
+    if 10 * description.classes > description.samples:
+        print("(whole numbers as targets are classes unless --task regression says otherwise)")
     return 0

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 import mpicoded
-from mpicoded.commands.launch import environment, find_launcher, is_open_mpi
+from mpicoded.commands.launch import environment, find_launcher, is_open_mpi, usable_cores
 from mpicoded.transport.base import Transport
 from mpicoded.transport.connect import connect
 from mpicoded.transport.launched import launched
@@ -109,7 +109,7 @@ def _ranks(hosts: Iterable[str]) -> tuple[bool, str]:
 
 
 def _threads(hosts: list[str], threads: list[str]) -> tuple[bool, str]:
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     here = sum(int(count) for host, count in zip(hosts, threads, strict=True) if host == hosts[0] and count.isdigit())
     text = f"{threads[0]} a rank, {here} on this host, for {cores} usable cores"
     return True, text + (" (more than cores: expect it to be slow)" if here > cores else "")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+import mpicoded
 from mpicoded.errors import InputError
 
 SECONDS_FOR_VERSION = 20
@@ -34,10 +35,15 @@ def is_open_mpi(version: str) -> bool:
     return any(word in version for word in ("Open MPI", "OpenRTE", "prterun", "PRRTE", "prte"))
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment(ranks: int, open_mpi: bool) -> dict[str, str]:
     """The environment of the launched ranks; what the user has set stays."""
     variables = dict(os.environ)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     if open_mpi:
         if ranks > cores:
             variables.setdefault("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
@@ -63,5 +69,7 @@ def relaunch(ranks: int, words: list[str]) -> NoReturn:
     if sys.stdout.isatty():
         variables["MPICODED_TERMINAL"] = "1"  # the ranks cannot see it: launchers put pipes or terminals between
     sys.stdout.flush()
-    command = [launcher, "-n", str(ranks), sys.executable, "-m", "mpicoded", *words]
+    # -P: a file of the current folder must not shadow a module, unless the package itself lies there.
+    safe = [] if Path(mpicoded.__file__).parents[1] == Path.cwd() else ["-P"]
+    command = [launcher, "-n", str(ranks), sys.executable, *safe, "-m", "mpicoded", *words]
     os.execvpe(launcher, command, variables)

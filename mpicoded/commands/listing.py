@@ -6,7 +6,7 @@ import msgspec
 
 from mpicoded.algorithms.component import Component, describe_type, members
 from mpicoded.errors import InputError
-from mpicoded.experiment import FAMILIES
+from mpicoded.experiment import FAMILIES, INHERITED
 
 
 def listing(family: str | None) -> int:
@@ -32,6 +32,11 @@ def _describe(member: type[Component]) -> str:
         subsequent_indent=" " * 26,
     )
     for field in msgspec.structs.fields(member):
-        default = "required" if field.required else "unset" if field.default is None else f"default {field.default}"
-        lines.append(f"{' ' * 26}- {field.name}: {describe_type(field.type)}, {default}")
+        lines.append(f"{' ' * 26}- {field.name}: {describe_type(field.type)}, {_default(field)}")
     return "\n".join(lines)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "default that of the experiment" if field.name == INHERITED else "required"
+    return "unset" if field.default is None else f"default {field.default}"

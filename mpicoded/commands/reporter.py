@@ -108,12 +108,11 @@ class Reporter:
             f"{name} {self._row[name]:.4g}" for name in ("loss", "suboptimality", "accuracy") if name in self._row
         )
         line = f"round {int(round):>{len(str(self._experiment.rounds))}}/{self._experiment.rounds}  {values}"
-        if not self._quiet:
-            print(f"\r\x1b[K{line}" if self._bar else line, end="" if self._bar else "\n", flush=True)
+        self._print(f"\r\x1b[K{line}" if self._bar else f"{line}\n")
 
     def _finish(self) -> None:
-        if self._bar and not self._quiet:
-            print("\r\x1b[K", end="")
+        if self._bar:
+            self._print("\r\x1b[K")
         row, first = self._row, self._first
         for name in ("loss", "suboptimality", "accuracy"):
             if name in row:
@@ -127,8 +126,16 @@ class Reporter:
         self._say("result", self._target)
 
     def _say(self, what: str, line: str) -> None:
-        if not self._quiet:
-            print(f"{what:<15}{line}", flush=True)
+        self._print(f"{what:<15}{line}\n")
+
+    def _print(self, text: str) -> None:
+        if self._quiet:
+            return
+        try:
+            print(text, end="", flush=True)
+        except BrokenPipeError:  # nobody reads any more: no reason to stop training
+            self._quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _warn(line: str) -> None:

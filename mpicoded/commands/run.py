@@ -1,5 +1,6 @@
 """``mpicoded run`` and ``mpicoded resume``: one experiment, from a config to a result file."""
 
+import hashlib
 import os
 import platform
 import sys
@@ -11,52 +12,62 @@ from mpicoded import experiment as experiments
 from mpicoded.commands.reporter import Reporter
 from mpicoded.data import layout
 from mpicoded.data.results import is_result, load_results
-from mpicoded.errors import InputError
+from mpicoded.errors import InputError, one_line
 from mpicoded.experiment import Experiment
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.base import Transport
 from mpicoded.transport.connect import connect
 
+_EXPECTED = (InputError, OSError, MemoryError, KeyboardInterrupt, SystemExit)  # one line says all of these
+
+
+class Refused(InputError):
+    """Bad input that all ranks know of: each may leave by itself."""
+
+
+class Finished(Exception):
+    """There is nothing to do."""
+
 
 def run(config: str, output: str | None, overrides: Sequence[str], quiet: bool) -> int:
     """Train as the config says, on the processes that there are."""
-    target = output or f"{Path(config).stem}.h5"
-    return _guarded(connect(), lambda: experiments.load(config, overrides), target, quiet)
+    return _job(lambda: experiments.load(config, overrides), output or f"{Path(config).stem}.h5", quiet)
 
 
 def resume(path: str, quiet: bool) -> int:
     """Run an unfinished result file's experiment to its end (from round 0: there are no checkpoints yet)."""
-    results = load_results(path)
-    if results.finished:
-        print(f"{path} is finished: nothing to do", flush=True)
-        return 0
-    return _guarded(connect(), lambda: experiments.loads(results.toml, path), path, quiet)
+
+    def load() -> Experiment:
+        results = load_results(path)
+        if results.finished:
+            raise Finished
+        return experiments.loads(results.toml, path)
+
+    return _job(load, path, quiet)
 
 
-def _guarded(transport: Transport, load: Callable[[], Experiment], target: str, quiet: bool) -> int:
+def _job(load: Callable[[], Experiment], target: str, quiet: bool) -> int:
     """Run, and turn any failure on any rank into the end of the whole job with one readable error."""
+    transport = connect()
     try:
         return _run(transport, load, target, quiet)
-    except InputError:
+    except Refused:
         raise
-    except KeyboardInterrupt as error:
-        transport.abort(error)  # or the others would wait for this rank
-        raise
-    except Exception as error:
-        traceback.print_exc()
-        notes = " ".join(getattr(error, "__notes__", []))
-        where = f"rank {transport.rank} on {platform.node()}"
-        print(
-            f"mpicoded: error on {where} {notes}: {type(error).__name__}: {error}",
-            file=sys.stderr,
-            flush=True,
-        )
-        transport.abort(error)
-        return 1
+    except BaseException as error:
+        if not isinstance(error, _EXPECTED):
+            traceback.print_exc()
+        interrupted = isinstance(error, KeyboardInterrupt)
+        what = "interrupted" if interrupted else "error"
+        where = " ".join([f"on rank {transport.rank} of {platform.node()}", *getattr(error, "__notes__", [])])
+        text = "" if interrupted else f": {type(error).__name__}: {one_line(error)}"
+        print(f"mpicoded: {what} {where}{text}", file=sys.stderr, flush=True)
+        code = 130 if interrupted else 1
+        transport.abort(code)  # or the others would wait for this rank
+        return code
 
 
 def _run(transport: Transport, load: Callable[[], Experiment], target: str, quiet: bool) -> int:
-    error = None
+    error, digest, trainer = None, "", None
     try:
         experiment = load()
         description = layout.describe(experiment.data.path)
@@ -64,13 +75,21 @@ def _run(transport: Transport, load: Callable[[], Experiment], target: str, quie
         if transport.rank == 0:  # the only one that writes
             _check_target(target, experiment.data.path)
         trainer = Trainer(experiment, description, transport)
+        digest = hashlib.sha256((experiment.to_toml() + description.fingerprint()).encode()).hexdigest()
+    except Finished:
+        digest = "finished"
     except InputError as problem:
-        error = str(problem)
+        error = one_line(problem)
     # Every rank has checked everything by itself; they agree before the first collective call of the training.
+    first = transport.texts(digest)[0]
+    if error is None and digest != first:
+        error = "this rank loaded another config or dataset than rank 0"
     if (error := transport.agree(error)) is not None:
-        if transport.rank == 0:
-            raise InputError(error)
-        return 2
+        raise Refused(error)
+    if trainer is None:
+        if transport.rank == 0 and not quiet:
+            print(f"{target} is finished: nothing to do", flush=True)
+        return 0
     hosts = transport.texts(platform.node())
     if transport.rank != 0:
         trainer.train()

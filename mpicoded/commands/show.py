@@ -8,6 +8,7 @@ from mpicoded.algorithms.shapes import Array
 from mpicoded.commands.text import readable_bytes, table
 from mpicoded.data.compare import differences
 from mpicoded.data.results import Results, load_results
+from mpicoded.errors import InputError
 
 _QUANTITIES = ("loss", "suboptimality", "accuracy", "gradient_norm")
 
@@ -15,6 +16,9 @@ _QUANTITIES = ("loss", "suboptimality", "accuracy", "gradient_norm")
 def show(paths: Sequence[str], timings: bool) -> int:
     """Print the summary of each file, and for several the comparison."""
     results = [load_results(path) for path in paths]
+    for result in results:
+        if not len(result.history["round"]):
+            raise InputError(f"result file {result.path} has no rows yet")
     if len(results) == 1:
         print(_summary(results[0]))
     else:
@@ -36,8 +40,8 @@ def _summary(result: Results) -> str:
         "",
         result.toml.rstrip(),
         "",
-        _allocation(result),
-        f"memory: {_range(result.memory['shards'])} of samples on a rank, peak {_range(result.memory['peak'])} in all",
+        *_allocation(result),
+        *_memory(result),
         f"bytes: {readable_bytes(history['bytes_up'][-1])} up, {readable_bytes(history['bytes_down'][-1])} down, "
         f"{readable_bytes(history['bytes_overhead'][-1])} of headers",
         "",
@@ -56,17 +60,26 @@ def _summary(result: Results) -> str:
     return "\n".join(lines + [f"warning: {line}" for line in result.warnings])
 
 
-def _allocation(result: Results) -> str:
+def _memory(result: Results) -> list[str]:
+    if not {"shards", "peak"} <= set(result.memory):
+        return []
+    shards, peak = _range(result.memory["shards"]), _range(result.memory["peak"])
+    return [f"memory: {shards} of samples on a rank, peak {peak} in all"]
+
+
+def _allocation(result: Results) -> list[str]:
     report = result.allocation
+    if not {"redundancy", "copies_spread", "overlap", "lost", "storage"} <= set(report):
+        return []
 
     def spread(name: str) -> str:
         low, mean, high = report[name]
         return f"{low:g}" if low == high else f"{low:g} to {high:g} (mean {mean:.4g})"
 
-    return (
+    return [
         f"allocation: {spread('redundancy')} subsets a device, {spread('copies_spread')} copies a subset, "
         f"pairs share {spread('overlap')}, {report['lost']} lost, {spread('storage')} stored on a device"
-    )
+    ]
 
 
 def _range(counts: Array) -> str:

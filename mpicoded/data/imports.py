@@ -52,6 +52,8 @@ def read_source(
         raise
     except Exception as error:  # zip, zlib, NumPy, scikit-learn: each raises errors of its own
         raise InputError(f"import: {source} cannot be read: {one_line(error)}") from None
+    if target is not None and ending != ".csv":
+        raise InputError(f"import: --target names a column of a CSV file, which {source} is not")
     samples = _samples(f"import: {source}", x, y, test, task)
     return samples if samples.test or not samples.classes else with_test(samples, test_fraction, seed)
 

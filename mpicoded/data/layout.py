@@ -39,6 +39,12 @@ class Description(NamedTuple):
     offsets: Int[Array, " subsets+1"]
     test_samples: int
     optimum_loss: float | None
+    made_by: str
+
+    def fingerprint(self) -> str:
+        """Tells datasets apart, for ranks to see that they read the same one; it does not read the samples."""
+        counts = np.array([self.features, self.classes, self.test_samples, *self.offsets], np.int64)
+        return f"{self.made_by} {self.optimum_loss} {counts.tobytes().hex()}"
 
     @property
     def subsets(self) -> int:
@@ -71,7 +77,9 @@ def write(
     optimum: tuple[Array, float] | None = None,
 ) -> None:
     """Write a dataset; the rows of ``x`` are in the order of the subsets. The file appears whole or not at all."""
-    temporary = Path(f"{os.fspath(path)}.part")
+    if os.path.exists(path) and not _is_dataset(path):
+        raise InputError(f"{os.fspath(path)} exists and is not a dataset of mpicoded: it is left as it is")
+    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.part")
     try:
         with h5py.File(temporary, "w") as file:
             file.attrs.update(
@@ -95,6 +103,14 @@ def write(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _is_dataset(path: str | os.PathLike[str]) -> bool:
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return bool(file.attrs.get("format") == FORMAT)
+    except Exception:  # whatever it is, it is not ours
+        return False
 
 
 @contextmanager
@@ -130,7 +146,9 @@ def _describe(path: str, file: h5py.File) -> Description:
         "not a dataset of mpicoded (make or import one with: mpicoded data)",
     )
     need(file.attrs.get("version") == VERSION, f"layout version must be {VERSION}")
-    task, classes = file.attrs["task"], int(file.attrs["classes"])
+    task, classes = file.attrs["task"], file.attrs["classes"]
+    need(int(classes) == classes, f"classes must be a whole number, is {classes}")
+    classes = int(classes)
     need(task in ("regression", "classification"), f"unknown task {task!r}")
     need(classes >= 2 if task == "classification" else classes == 0, f"{classes} classes do not fit {task}")
     stored = file.get("offsets")
@@ -144,6 +162,7 @@ def _describe(path: str, file: h5py.File) -> Description:
         offsets[0] == 0 and (offsets[1:] >= offsets[:-1]).all() and offsets[-1] > 0,
         "offsets must rise from 0 to the samples",
     )
+    need(classes < 2**31, f"{classes} classes are too many")
     test_samples = 0
     features = _check_samples(file, "", int(offsets[-1]), task, need)
     if "test" in file:
@@ -155,6 +174,7 @@ def _describe(path: str, file: h5py.File) -> Description:
             "test/x has other features than x",
         )
     optimum_loss = file.attrs.get("optimum_loss")
+    need(optimum_loss is None or np.isfinite(optimum_loss), f"optimum_loss must be finite, is {optimum_loss}")
     return Description(
         path=path,
         task=task,
@@ -163,6 +183,7 @@ def _describe(path: str, file: h5py.File) -> Description:
         offsets=offsets,
         test_samples=test_samples,
         optimum_loss=None if optimum_loss is None else float(optimum_loss),
+        made_by=str(file.attrs.get("made_by", "")),
     )
 
 

@@ -8,7 +8,8 @@
 ``allocation/copies``   (subsets,) on how many devices each subset is; attributes hold the allocation's report
 ======================  ============================================================================================
 
-Root attributes: ``experiment`` (the resolved config as TOML), ``finished``, ``versions`` and ``mpi`` (texts),
+Root attributes: ``format`` = "mpicoded-result", ``version`` = 1, ``experiment`` (the resolved config as TOML),
+``finished``, ``versions`` and ``mpi`` (texts),
 ``hosts`` (one name a rank), ``warnings`` (one line each).
 
 History: ``round`` counts the steps done; ``loss`` is F, ``suboptimality`` F - F* where the optimum is known,
@@ -34,6 +35,7 @@ import numpy as np
 from mpicoded.algorithms.shapes import Array, Float
 from mpicoded.errors import InputError, one_line
 
+FORMAT, VERSION = "mpicoded-result", 1
 UNITS = {
     "round": "1",
     "loss": "1",
@@ -84,7 +86,13 @@ class ResultWriter:
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
         self.warnings = warnings
-        self._attributes = {"experiment": experiment, "versions": json.dumps(dict(versions)), "mpi": mpi}
+        self._attributes = {
+            "format": FORMAT,
+            "version": VERSION,
+            "experiment": experiment,
+            "versions": json.dumps(dict(versions)),
+            "mpi": mpi,
+        }
         self._hosts = hosts
         self._allocation, self._copies = dict(allocation), copies
 
@@ -141,8 +149,8 @@ def is_result(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a result of ours, whatever its version."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return "experiment" in file.attrs
-    except OSError:
+            return bool(file.attrs.get("format") == FORMAT)
+    except Exception:  # whatever it is, it is not ours
         return False
 
 
@@ -164,10 +172,13 @@ def load_results(path: str | os.PathLike[str]) -> Results:
             for needed in ("history/round", "history/loss"):
                 if not isinstance(file.get(needed), h5py.Dataset):
                     raise InputError(f"result file {name} is damaged: it lacks {needed}")
+            history = _group(file, "history")
+            if {values.shape for values in history.values()} != {(len(history["round"]),)}:
+                raise InputError(f"result file {name} is damaged: its history has unequal lengths")
             return Results(
                 path=name,
                 experiment=tomllib.loads(toml),
-                history=_group(file, "history"),
+                history=history,
                 parameters=file["parameters"][()],
                 timings=_group(file, "timings"),
                 memory=_group(file, "memory"),

@@ -1,8 +1,8 @@
 """The subsets that one rank holds in memory, handed to the model in batches of equal shape.
 
-Subsets may differ in size. A subset of n samples is worked as a block of ``padded(n)`` rows, a size that depends
-on n alone; so do the shapes of all products, and with them the bits of its gradient, whichever
-subsets are worked beside it and whichever rank does it.
+Subsets may differ in size. Where a dataset has many sizes, a subset of n samples is worked as a block of
+``padded(n)`` rows, a size that depends on n alone. So do the shapes of all products, and with them the bits of its
+gradient, whichever subsets are worked beside it and whichever rank does it.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from mpicoded.data import layout
 from mpicoded.data.layout import Description
 
 _WORKSPACE_BYTES = 32 << 20
+_FEW_SIZES = 8  # distinct sizes of subsets that are worked as they are, without padding or copies
 _TEST_BLOCK = 256  # test samples in one pseudo-subset
 
 
@@ -55,13 +56,14 @@ class Shards:
         x: Float[Array, "rows features"],
         y: Shaped[Array, " rows"],
         scale: float,
+        exact: bool = False,
     ) -> None:
         self.subsets = subsets
         self.sizes = sizes
         self.starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
         self.x, self.y = x, y
         self.scale = scale
-        self._padded = padded(sizes)
+        self._padded = np.asarray(sizes) if exact else padded(sizes)
         self._workspace = np.empty(0, x.dtype)
 
     @classmethod
@@ -77,8 +79,10 @@ class Shards:
             if len(run)
         ]
         x, y = layout.read_rows(description, "", runs, dtype)
-        sizes = (offsets[1:] - offsets[:-1])[subsets]
-        return cls(subsets, sizes, x, y, description.subsets / description.samples)
+        sizes = offsets[1:] - offsets[:-1]
+        # The dataset decides, not what this rank holds: products must have the same shapes on any number of ranks.
+        exact = len(np.unique(sizes)) <= _FEW_SIZES
+        return cls(subsets, sizes[subsets], x, y, description.subsets / description.samples, exact)
 
     @classmethod
     def read_test(cls, description: Description, part: int, parts: int, dtype: Any) -> Self:

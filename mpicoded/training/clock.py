@@ -10,6 +10,7 @@ from mpicoded.algorithms.shapes import Array
 
 PHASES = (
     "broadcast",
+    "plan",
     "compute",
     "encode",
     "attack",

@@ -45,8 +45,9 @@ class Devices:
 
     def messages(self, round: int, parameters: Float[Array, " dim"]) -> Float[Array, "messages dim"]:
         """The honest messages of this round, one row for each device."""
-        with self._clock.phase("compute"):
+        with self._clock.phase("plan"):
             work, code = self._plan_of(round)
+        with self._clock.phase("compute"):
             streams = Streams(self._experiment.seed, round) if self._experiment.data.batch_size else None
             gradients = self._gradients.compute(parameters, work, streams)
         with self._clock.phase("encode"):

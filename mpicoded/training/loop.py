@@ -8,6 +8,7 @@ filters → rule → optimiser step
 """
 
 import resource
+import sys
 from collections.abc import Callable
 from time import perf_counter
 from typing import NamedTuple
@@ -73,21 +74,23 @@ class Trainer:
     ) -> None:
         """All rounds. On rank 0 ``report`` gets each row of the history, and ``tick`` the rounds done."""
         start = perf_counter()
-        round = 0
+        where = "before round 1"
         try:
             # A diverging run is a result, not a reason for warnings from every rank.
             with np.errstate(over="ignore", invalid="ignore"):
                 for round in range(self.experiment.rounds + 1):
                     with self.clock.phase("broadcast"):
                         self.transport.broadcast(self.parameters)
+                    where = f"after round {round}"
                     last = round == self.experiment.rounds
                     if last or round % self.experiment.evaluate_every == 0:
                         self._evaluate(round, perf_counter() - start - self.clock.outside(), last, report)
                     if not last:
+                        where = f"in round {round + 1}"
                         self._round(round)
                         tick(round + 1)
-        except Exception as error:
-            error.add_note(f"in round {round + 1}")
+        except BaseException as error:
+            error.add_note(where)
             raise
 
     def _round(self, round: int) -> None:
@@ -108,7 +111,8 @@ class Trainer:
             values = self.evaluate(self.parameters)
             one_each = np.ones(self.transport.size, np.int64)
             seconds_by_phase = self.transport.collect(self.clock.seconds[None, :], one_each)
-            peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             memory = self.transport.collect(np.array([[self._shard_bytes, peak]]), one_each)
         if values is None or seconds_by_phase is None or memory is None or self.server is None:
             return

@@ -45,13 +45,16 @@ class Transport(Protocol):
         """Bring the rows of all ranks to rank 0, rank by rank; counts[r] rows come from rank r."""
 
     def agree(self, error: str | None) -> str | None:
-        """The error of the lowest rank that has one, on all ranks; None where no rank has any."""
+        """The error of the lowest rank that has one, on all ranks; None where no rank has any.
+
+        Where only some ranks have an error, the text says which.
+        """
 
     def texts(self, text: str) -> list[str]:
         """The texts of all ranks (cut to TEXT_BYTES), on all ranks."""
 
-    def abort(self, error: BaseException) -> None:
-        """End the whole job, on all ranks, after an unexpected error on this one."""
+    def abort(self, code: int) -> None:
+        """End the whole job with this exit code, on all ranks, after an error on this one."""
 
 
 def block(total: int, part: int, parts: int) -> tuple[int, int]:
@@ -66,7 +69,7 @@ def block_sizes(total: int, parts: int) -> Any:
 
 def encode_text(text: str) -> Array:
     """Text as a fixed number of bytes, padded with zeros."""
-    raw = text.encode()[:TEXT_BYTES]
+    raw = text.encode(errors="backslashreplace")[:TEXT_BYTES]
     return np.frombuffer(raw.ljust(TEXT_BYTES, b"\0"), np.uint8).copy()
 
 

@@ -4,7 +4,9 @@ Nothing that a device says is ever unpickled: every call moves a known number of
 """
 
 import os
+import platform
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +88,14 @@ class MpiTransport:
 
     def agree(self, error: str | None) -> str | None:
         """The lowest rank with an error is found first; only its text travels."""
-        lowest = np.array([self.size if error is None else self.rank], np.int64)
-        self._comm.Allreduce(MPI.IN_PLACE, lowest, MPI.MIN)
-        if lowest[0] == self.size:
+        good = np.empty(self.size, np.uint8)
+        self._comm.Allgather(np.array([error is None], np.uint8), good)
+        if good.all():
             return None
-        text = encode_text(error or "")
-        self._comm.Bcast(text, int(lowest[0]))
+        lowest = int(np.argmin(good))
+        some = f"rank {self.rank} on {platform.node()}: " if good.any() else ""
+        text = encode_text(f"{some}{error}")
+        self._comm.Bcast(text, lowest)
         return decode_text(text)
 
     def texts(self, text: str) -> list[str]:
@@ -101,11 +105,12 @@ class MpiTransport:
         self._comm.Allgather(mine, everyone)
         return [decode_text(row) for row in everyone]
 
-    def abort(self, error: BaseException) -> None:
+    def abort(self, code: int) -> None:
         """MPI_Abort: the launcher ends all ranks."""
         sys.stdout.flush()
         sys.stderr.flush()
-        MPI.COMM_WORLD.Abort(1)
+        time.sleep(0.5)  # launchers pass on what a rank has printed only while the job lives
+        MPI.COMM_WORLD.Abort(code)
 
     def _gatherv(self, rows: Array, counts: Array | None, out: Array | None) -> None:
         row = self._row_type(rows)

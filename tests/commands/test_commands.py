@@ -251,3 +251,98 @@ def test_one_process_never_imports_mpi(here):
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "False"
+
+
+@pytest.mark.mpi
+def test_ranks_that_read_different_files_are_told_so(program, here):
+    """As on nodes with stale copies: each rank goes to a folder of its own before it starts."""
+    for rank, seed in ((0, "3"), (1, "3"), (2, "4")):
+        (here / str(rank)).mkdir()
+        assert main(["data", "linear_regression", "-o", f"{rank}/linear.h5", "--seed", seed]) == 0
+    (here / "go.py").write_text(
+        "import os, sys; from mpicoded.transport.launched import launched; os.chdir(str(launched()[1]))\n"
+        "from mpicoded.cli import main; sys.exit(main())\n"
+    )
+    ended = program.python("go.py", "run", QUICKSTART, "--rounds", "3", ranks=3, timeout=60)
+    assert ended.code == 2
+    (line,) = (line for line in ended.err.splitlines() if "mpicoded: " in line)
+    assert line.startswith("mpicoded: error: rank 2 on ")
+    assert "another config or dataset than rank 0" in line
+
+
+@pytest.mark.mpi
+def test_resume_of_a_finished_run_says_so_once(program, here):
+    assert main(["run", QUICKSTART, "--quiet", "--rounds", "2"]) == 0
+    ended = program("resume", "quickstart.h5", ranks=3)
+    assert ended.code == 0
+    assert ended.out.count("nothing to do") == 1
+    ended = program("resume", "nope.h5", ranks=3)
+    assert ended.code == 2
+    assert ended.err.count("mpicoded: error: result file nope.h5 does not exist") == 1
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", QUICKSTART, "--ranks", "2"], "this is one of 2 processes already"),
+        (["data", "linear_regression", "-o", "x.h5"], "start it without mpiexec"),
+    ],
+)
+def test_what_is_for_one_process_refuses_several(program, here, words, expected):
+    ended = program(*words, ranks=2)
+    assert ended.code == 2
+    assert ended.err.count("mpicoded: error") == 1
+    assert expected in ended.err
+
+
+def test_files_of_others_are_never_replaced(here, capsys):
+    with h5py.File("beamline.h5", "w") as file:
+        file.attrs["experiment"] = "beamline 12"
+    Path("notes.txt").write_text("precious")
+    for name in ("beamline.h5", "notes.txt"):
+        before = Path(name).read_bytes()
+        assert main(["run", QUICKSTART, "--rounds", "2", "-o", name]) == 2
+        assert main(["data", "linear_regression", "-o", name]) == 2
+        assert Path(name).read_bytes() == before
+    assert "is not a dataset of mpicoded: it is left as it is" in capsys.readouterr().err
+
+
+def test_a_terminal_that_knows_only_ascii_is_no_error(here, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    for words in (["run", QUICKSTART, "--rounds", "3"], ["list"]):
+        ended = subprocess.run([sys.executable, "-m", "mpicoded", *words], capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+
+
+def test_training_goes_on_when_nobody_reads_what_it_says(here):
+    command = f"{sys.executable} -m mpicoded run {QUICKSTART} --rounds 50 | head -n 1"
+    ended = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert load_results("quickstart.h5").finished
+
+
+def test_the_model_follows_from_the_data_unless_it_is_named(here):
+    config = Path(QUICKSTART).read_text().replace('[model]\nname = "linear_regression"\n', "")
+    assert "model" not in config
+    Path("short.toml").write_text(config)
+    assert main(["run", "short.toml", "--quiet", "--rounds", "2"]) == 0
+    assert load_results("short.h5").experiment["model"] == {"name": "linear_regression"}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (["--attack.name", "[1]"], "attack has no component [1]"),
+        (["--filters.0.name", "[]"], "the config has no list filters"),
+        (["--checkpoint_every", "20"], "this version has no checkpoints yet"),
+        (["--optimizer.momentum", "1.5"], "optimizer.momentum: expected float < 1"),
+        (["--data.path", "a\nb.h5"], "data file a b.h5 does not exist"),
+        (["--data.path", "[" * 2000], "data file [[["),
+    ],
+)
+def test_odd_overrides_are_one_line(here, capsys, override, expected):
+    assert main(["run", QUICKSTART, *override]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert expected in said

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -57,7 +58,7 @@ def as_group(name):
 
 def attribute(name, value=None):
     def damage(file):
-        del file.attrs[name]
+        file.attrs.pop(name, None)
         if value is not None:
             file.attrs[name] = value
 
@@ -188,6 +189,10 @@ DAMAGES = {
     "no classes": (attribute("classes"), "classes"),
     "classes is text": (attribute("classes", "many"), ""),
     "classes is NaN": (attribute("classes", np.nan), ""),
+    "classes is a fraction": (attribute("classes", 2.5), "classes must be a whole number, is 2.5"),
+    "a huge number of classes": (attribute("classes", 2**62), "classes are too many"),
+    "optimum_loss is NaN": (attribute("optimum_loss", np.nan), "optimum_loss must be finite"),
+    "optimum_loss is text": (attribute("optimum_loss", "low"), ""),
     "one class": (attribute("classes", 1), "1 classes do not fit classification"),
     "classes of a regression": (attribute("task", "regression"), "3 classes do not fit regression"),
 }
@@ -312,6 +317,7 @@ def test_bad_test_split_is_refused_by_its_name(path, refused):
 
 
 CHANGES = {
+    "gone": os.remove,
     "emptied": lambda path: h5py.File(path, "w").close(),
     "shorter": lambda path: write(path, X[:6], LABELS[:6], np.array([0, 3, 6])),
     "narrower": lambda path: write(path, X[:, :2], test=None),
@@ -342,7 +348,7 @@ def test_writing_where_no_file_can_be_is_refused_and_leaves_nothing(tmp_path, re
     (tmp_path / "file").write_text("a file, not a folder")
     (tmp_path / "folder").mkdir()
     path = str(tmp_path / where)
-    with refused(path, "cannot write"):
+    with refused(path):
         write(path)
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "file", tmp_path / "folder"]
 
@@ -371,6 +377,41 @@ def test_full_disk_is_refused_in_one_line_and_leaves_nothing(tmp_path):
     assert ended.stdout.startswith("cannot write data.h5: "), ended.stderr
     assert ended.stdout.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"my thesis", b"\x89HDF\r\n\x1a\n"])
+def test_file_that_is_no_dataset_is_never_replaced(path, refused, content):
+    with open(path, "wb") as file:
+        file.write(content)
+    with refused(path, "exists and is not a dataset of mpicoded"):
+        write(path)
+    with open(path, "rb") as file:
+        assert file.read() == content
+
+
+def test_fingerprint_tells_data_sets_apart_but_not_their_places(tmp_path):
+    regression = {"y": X[:, 0], "classes": 0, "test": None}
+    variants = [
+        {},
+        {"offsets": np.array([0, 4, 5, 12])},
+        {"offsets": np.array([0, 12])},
+        {"x": X[:, :2], "test": (X[:5, :2], LABELS[:5])},
+        {"classes": 4},
+        {"test": None},
+        {"test": (X[:4], LABELS[:4])},
+        regression,
+        regression | {"optimum": (X[0], 0.5)},
+        regression | {"optimum": (X[0], 0.25)},
+    ]
+    found = []
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        for number, variant in enumerate(variants):
+            path = str(tmp_path / place / f"{number}.h5")
+            write(path, **variant)
+            found.append(layout.describe(path).fingerprint())
+    assert found[: len(variants)] == found[len(variants) :]
+    assert len(set(found)) == len(variants)
 
 
 def test_new_file_replaces_the_old_one_whole(path):

@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 import h5py
 import numpy as np
@@ -11,7 +10,7 @@ import xarray
 
 import mpicoded
 from mpicoded.data import layout
-from mpicoded.data.results import UNITS, ResultWriter, load_results
+from mpicoded.data.results import UNITS, ResultWriter, is_result, load_results
 from mpicoded.errors import InputError
 
 TOML = 'devices = 3\nrounds = 20\n\n[aggregator]\nname = "mean"\n'
@@ -198,7 +197,8 @@ def test_file_opens_in_plain_h5py_with_units(path):
     write(writer(path))
     with h5py.File(path) as file:
         assert set(file) == {"history", "parameters", "parameter", "timings", "memory", "allocation"}
-        assert set(file.attrs) == {"experiment", "finished", "versions", "mpi", "hosts", "warnings"}
+        assert {"experiment", "finished", "versions", "mpi", "hosts", "warnings"} <= set(file.attrs)
+        assert (file.attrs["format"], file.attrs["version"]) == ("mpicoded-result", 1)
         assert json.loads(file.attrs["versions"]) == {"mpicoded": "0.1", "numpy": "2"}
         assert all(file["history"][name].dims[0][0] == file["history/round"] for name in set(UNITS) - {"round"})
         units = {name: file[name].attrs["units"] for name in ("history/seconds", "timings/gather", "memory/peak")}
@@ -241,6 +241,7 @@ DAMAGES = {
     **{f"no {name}": without(name) for name in PARTS + ATTRIBUTES},
     **{f"{name} is a group": as_group(name) for name in ("parameters", "history", "timings", "history/loss")},
     **{f"{name} is a dataset": replaced(name, 1.0) for name in ("history", "timings", "memory", "allocation")},
+    "history of unequal lengths": replaced("history/seconds", np.zeros(7)),
     "experiment is no TOML": attribute("experiment", "devices = "),
     "experiment is a number": attribute("experiment", 3),
     "versions is no JSON": attribute("versions", "{"),
@@ -284,6 +285,14 @@ def test_other_hdf5_file_is_refused(path, refused):
         load_results(path)
 
 
+def test_is_result_tells_result_files_from_others(tmp_path):
+    write(writer(tmp_path / "run.h5"))
+    layout.write(tmp_path / "data.h5", np.ones((2, 1)), np.ones(2), np.array([0, 2]), made_by="a test")
+    (tmp_path / "text.h5").write_text("hello")
+    found = {name: is_result(tmp_path / name) for name in ("run.h5", "data.h5", "text.h5", "none.h5", ".")}
+    assert found == {"run.h5": True, "data.h5": False, "text.h5": False, "none.h5": False, ".": False}
+
+
 def test_truncated_file_is_refused(path):
     write(writer(path))
     with open(path, "rb") as file:
@@ -325,30 +334,6 @@ def test_reader_in_another_process_always_finds_a_complete_file(path):
     out, err = reader.communicate(timeout=60)
     assert reader.returncode == 0, err
     assert int(out) > 10
-
-
-def test_reader_in_another_thread_always_finds_a_complete_file(path):
-    made = writer(path, rows=1)
-    write(made)
-    failures, seen, done = [], [], threading.Event()
-
-    def read():
-        while not done.is_set():
-            try:
-                seen.append(len(load_results(path).history["round"]))
-            except Exception as error:
-                failures.append(error)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for number in range(1, 31):
-        made.append(row(number))
-        write(made)
-    done.set()
-    reader.join()
-    assert failures == []
-    assert seen == sorted(seen)
-    assert len(seen) > 5
 
 
 WRITER = """

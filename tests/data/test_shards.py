@@ -359,7 +359,7 @@ def test_mean_of_the_mini_batches_approaches_the_full_gradient(data, name, batch
 @pytest.mark.parametrize("parts", range(1, 8))
 @pytest.mark.parametrize("test_samples", [1, 255, 256, 257, 700, 1792])
 def test_parts_of_the_test_split_cover_it_once_and_in_order(tmp_path, parts, test_samples):
-    description, _, _, test = make(tmp_path / "data.h5", [1, 1], 3, CLASSES, test_samples)
+    description, _, _, test = make(tmp_path / "data.h5", [2, 1], 3, CLASSES, test_samples)
     held = [Shards.read_test(description, part, parts, np.float64) for part in range(parts)]
     np.testing.assert_array_equal(np.concatenate([part.x for part in held]), test[0])
     np.testing.assert_array_equal(np.concatenate([part.y for part in held]), test[1])
@@ -371,7 +371,7 @@ def test_parts_of_the_test_split_cover_it_once_and_in_order(tmp_path, parts, tes
 
 
 def test_parts_of_the_test_split_differ_by_one_block_at_most(tmp_path):
-    description, *_ = make(tmp_path / "data.h5", [1, 1], 3, CLASSES, 256 * 11)
+    description, *_ = make(tmp_path / "data.h5", [2, 1], 3, CLASSES, 256 * 11)
     blocks = [len(Shards.read_test(description, part, 4, np.float32).subsets) for part in range(4)]
     assert sum(blocks) == 11
     assert max(blocks) - min(blocks) <= 1

@@ -1,16 +1,23 @@
-"""mpicoded with an exception on rank 2 in round 10."""
+"""mpicoded with an exception on rank 2 in round 10: that of the first argument."""
 
 import sys
 
 from mpicoded.cli import main
+from mpicoded.errors import InputError
 from mpicoded.training.devices import Devices
 
+failure = {
+    "bug": ZeroDivisionError("injected"),
+    "input": InputError("injected"),
+    "exit": SystemExit(3),
+    "interrupt": KeyboardInterrupt(),
+}[sys.argv.pop(1)]
 honest = Devices.messages
 
 
 def messages(self, round, parameters):
     if round == 9 and self.first == 50:  # the block of rank 2 of 4
-        raise ZeroDivisionError("injected")
+        raise failure
     return honest(self, round, parameters)
 
 

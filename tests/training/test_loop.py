@@ -215,12 +215,24 @@ def test_a_rank_holds_only_the_shards_of_its_devices(program, tmp_path):
 
 
 @pytest.mark.mpi
-def test_an_exception_on_rank_2_ends_the_job_and_names_the_rank(program, tmp_path):
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        ("bug", "in round 10: ZeroDivisionError: injected"),
+        ("input", "in round 10: InputError: injected"),
+        ("exit", "in round 10: SystemExit: 3"),
+        ("interrupt", "in round 10"),
+    ],
+)
+def test_an_exception_on_rank_2_ends_the_job_and_names_the_rank(program, tmp_path, failure, said):
     shutil.copy(Path(__file__).with_name("boom.py"), tmp_path)
     assert program("data", "linear_regression", "-o", "linear.h5").code == 0
-    ended = program.python("boom.py", "run", CONFIGS / "quickstart.toml", "--rounds", 1_000_000, ranks=4, timeout=30)
+    ended = program.python(
+        "boom.py", failure, "run", CONFIGS / "quickstart.toml", "--rounds", 1_000_000, ranks=4, timeout=30
+    )
     assert ended.code not in (0, 2)
-    line = next(line for line in ended.err.splitlines() if line.startswith("mpicoded: error"))
-    assert "rank 2" in line
-    assert "in round 10: ZeroDivisionError: injected" in line
+    (line,) = (line for line in ended.err.splitlines() if line.startswith("mpicoded: "))
+    assert "on rank 2 of " in line
+    assert said in line
+    assert ("Traceback" in ended.err) == (failure == "bug")
     assert not load_results(tmp_path / "quickstart.h5").finished

@@ -1,5 +1,6 @@
 """Run under mpiexec by test_mpi.py: each collective of MpiTransport against what it must give."""
 
+import platform
 import sys
 from typing import NoReturn
 
@@ -69,7 +70,8 @@ if rank == 0:
     assert (collected[:, 1] == expected).all()
 
 assert transport.agree(None) is None
-assert transport.agree("ä only the last" if rank == size - 1 else None) == "ä only the last"
+where = f"rank {size - 1} on {platform.node()}: " if size > 1 else ""
+assert transport.agree("ä only the last" if rank == size - 1 else None) == f"{where}ä only the last"
 assert transport.agree(f"rank {rank}") == "rank 0"
 assert transport.texts(f"host{rank}") == [f"host{r}" for r in range(size)]
 assert len(transport.texts("x" * 5000)[0]) == 1024
