@@ -15,8 +15,7 @@ Root attributes: ``format`` = "mpicoded-data", ``version`` = 1, ``task`` = "regr
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import h5py
@@ -24,6 +23,7 @@ import numpy as np
 
 from mpicoded.algorithms.models import Task
 from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
+from mpicoded.data.whole import has_format, whole_file
 from mpicoded.errors import InputError, one_line
 
 FORMAT, VERSION = "mpicoded-data", 1
@@ -77,11 +77,10 @@ def write(
     optimum: tuple[Array, float] | None = None,
 ) -> None:
     """Write a dataset; the rows of ``x`` are in the order of the subsets. The file appears whole or not at all."""
-    if os.path.exists(path) and not _is_dataset(path):
+    if os.path.exists(path) and not has_format(path, FORMAT):
         raise InputError(f"{os.fspath(path)} exists and is not a dataset of mpicoded: it is left as it is")
-    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.part")
     try:
-        with h5py.File(temporary, "w") as file:
+        with whole_file(path) as file:
             file.attrs.update(
                 format=FORMAT,
                 version=VERSION,
@@ -97,20 +96,8 @@ def write(
             if optimum is not None:
                 file["optimum"] = optimum[0]
                 file.attrs["optimum_loss"] = optimum[1]
-        os.replace(temporary, path)
     except (OSError, RuntimeError, ValueError) as error:  # h5py raises all three, for a full disk say
         raise InputError(f"cannot write {os.fspath(path)}: {one_line(error)}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _is_dataset(path: str | os.PathLike[str]) -> bool:
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            return bool(file.attrs.get("format") == FORMAT)
-    except Exception:  # whatever it is, it is not ours
-        return False
 
 
 @contextmanager

@@ -33,6 +33,7 @@ import h5py
 import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.data.whole import has_format, whole_file
 from mpicoded.errors import InputError, one_line
 
 FORMAT, VERSION = "mpicoded-result", 1
@@ -104,31 +105,24 @@ class ResultWriter:
         self, parameters: Array, timings: Mapping[str, Array], memory: Mapping[str, Array], *, finished: bool
     ) -> None:
         """Write everything so far to a temporary file and put it in place."""
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        try:
-            with h5py.File(temporary, "w", libver=("v108", "v110")) as file:
-                text = h5py.string_dtype()
-                file.attrs.update(self._attributes, finished=finished)
-                file.attrs.create("hosts", self._hosts, dtype=text)
-                file.attrs.create("warnings", self.warnings, shape=(len(self.warnings),), dtype=text)
-                self._write_history(file)
-                file["parameters"] = parameters
-                # netCDF's way to name a dimension: an empty dataset that says so. xarray asks for one.
-                dimension = file.create_dataset("parameter", shape=parameters.shape, dtype="f4")
-                dimension.make_scale(f"This is a netCDF dimension but not a netCDF variable. {parameters.size:>10}")
-                file["parameters"].dims[0].attach_scale(dimension)
-                for name, unit, values in (("timings", "s", timings), ("memory", "byte", memory)):
-                    for key, value in values.items():
-                        file[f"{name}/{key}"] = value
-                        file[f"{name}/{key}"].attrs["units"] = unit
-                group = file.create_group("allocation")
-                group["copies"] = self._copies
-                group.attrs.update(self._allocation)
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(self.path) as file:
+            text = h5py.string_dtype()
+            file.attrs.update(self._attributes, finished=finished)
+            file.attrs.create("hosts", self._hosts, dtype=text)
+            file.attrs.create("warnings", self.warnings, shape=(len(self.warnings),), dtype=text)
+            self._write_history(file)
+            file["parameters"] = parameters
+            # netCDF's way to name a dimension: an empty dataset that says so. xarray asks for one.
+            dimension = file.create_dataset("parameter", shape=parameters.shape, dtype="f4")
+            dimension.make_scale(f"This is a netCDF dimension but not a netCDF variable. {parameters.size:>10}")
+            file["parameters"].dims[0].attach_scale(dimension)
+            for name, unit, values in (("timings", "s", timings), ("memory", "byte", memory)):
+                for key, value in values.items():
+                    file[f"{name}/{key}"] = value
+                    file[f"{name}/{key}"].attrs["units"] = unit
+            group = file.create_group("allocation")
+            group["copies"] = self._copies
+            group.attrs.update(self._allocation)
 
     def _write_history(self, file: h5py.File) -> None:
         group = file.create_group("history")
@@ -147,11 +141,7 @@ class ResultWriter:
 
 def is_result(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a result of ours, whatever its version."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            return bool(file.attrs.get("format") == FORMAT)
-    except Exception:  # whatever it is, it is not ours
-        return False
+    return has_format(path, FORMAT)
 
 
 def _group(file: h5py.File, name: str) -> dict[str, Array]:

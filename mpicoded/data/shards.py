@@ -41,7 +41,7 @@ class Work(NamedTuple):
 def padded(sizes: Int[Array, " subsets"]) -> Int[Array, " subsets"]:
     """Sizes rounded up to four significant bits: at most 1/8 larger, and few distinct ones."""
     sizes = np.asarray(sizes, np.int64)
-    bits = np.frexp(np.maximum(sizes, 1))[1]
+    bits = np.frexp(np.maximum(sizes, 1))[1].astype(np.int64)
     step = 1 << np.maximum(bits - 4, 0)
     return np.asarray(-(-sizes // step) * step)
 
@@ -101,7 +101,9 @@ class Shards:
 
     def work(self, subsets: Int[Array, " wanted"], batch_size: int | None = None) -> Work:
         """Plan the computation of some of the held subsets: by padded size, the empty ones last."""
-        places: Array = np.searchsorted(self.subsets, subsets)
+        places: Array = np.minimum(np.searchsorted(self.subsets, subsets), max(len(self.subsets) - 1, 0))
+        if (self.subsets[places] != subsets).any():
+            raise ValueError(f"not all of the subsets {subsets} are held")
         size = self._padded[places] if batch_size is None else np.where(self.sizes[places] > 0, batch_size, 0)
         order = np.argsort(np.where(size > 0, size, np.iinfo(np.int64).max), kind="stable")
         places, size = places[order], size[order]
@@ -118,15 +120,16 @@ class Shards:
     def batches(self, work: Work, streams: Streams | None = None) -> Iterator[Batch]:
         """The batches of a plan: whole subsets, or with ``streams`` mini-batches of the plan's batch size.
 
-        A mini-batch is drawn with replacement, from a stream of the subset's own.
+        A mini-batch is drawn with replacement, from a stream of the subset's own. A batch may lie in a workspace that
+        the next one overwrites.
         """
         for slots, samples in work.chunks:
             places = work.places[slots]
             if streams is not None:
                 draws = streams.uniform("mini_batch", self.subsets[places], samples)
                 offsets = (draws * self.sizes[places, None]).astype(np.int64)
-                weights = (self.scale / samples) * np.broadcast_to(self.sizes[places, None], offsets.shape)
-                yield Batch(slots, *self._gather(places, offsets), weights)
+                weights = ((self.scale / samples) * self.sizes[places, None]).astype(self.x.dtype)
+                yield Batch(slots, *self._gather(places, offsets), np.broadcast_to(weights, offsets.shape))
             else:
                 yield Batch(slots, *self._whole(places, samples))
 

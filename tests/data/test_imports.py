@@ -409,6 +409,10 @@ def test_other_endings_are_refused(refuses, text, name):
     refuses("must end in .npz, .csv, .libsvm", "import", text(NUMBERS, name))
 
 
+def test_target_of_another_file_than_csv_is_refused(refuses, npz):
+    refuses("--target names a column of a CSV file", "import", npz(x=X, y=Y), "--target", "1")
+
+
 @pytest.mark.parametrize("name", ["none.csv", "."])
 def test_missing_source_is_refused(refuses, tmp_path, name):
     refuses("does not exist", "import", tmp_path / name)
