@@ -3,13 +3,18 @@ from pathlib import Path
 
 import pytest
 
+from mpicoded import overrides
 from mpicoded.algorithms.aggregators import Krum, TrimmedMean
 from mpicoded.algorithms.component import members
 from mpicoded.data import datasets, layout
 from mpicoded.errors import InputError
-from mpicoded.experiment import FAMILIES, decode, load, loads, override
+from mpicoded.experiment import FAMILIES, decode, load, loads
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def override(tree, words):
+    return overrides.override(tree, words, FAMILIES)
 
 
 def tree(**changes):
