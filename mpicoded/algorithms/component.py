@@ -6,7 +6,6 @@ in snake case.
 """
 
 import functools
-import operator
 import re
 import types
 import typing
@@ -40,17 +39,14 @@ class Component(
     """The paper that the part comes from."""
 
     def __post_init__(self) -> None:
-        """Hold the bounds of the annotations also where the object is made in Python, not from a config."""
-        for name, meta in _bounds(type(self)):
+        """Hold types and bounds of the annotations also where the object is made in Python, not from a config."""
+        for name, hint in _hints(type(self)).items():
             value = getattr(self, name)
-            for sign, bound, holds in (
-                (">", meta.gt, operator.gt),
-                (">=", meta.ge, operator.ge),
-                ("<", meta.lt, operator.lt),
-                ("<=", meta.le, operator.le),
-            ):
-                if value is not None and bound is not None and not holds(value, bound):
-                    raise InputError(f"{type(self).__name__}: {name} must be {sign} {bound}, got {value}")
+            try:
+                msgspec.convert(value.item() if hasattr(value, "item") else value, hint)  # NumPy's numbers are numbers
+            except msgspec.ValidationError:
+                need = describe_type(hint)
+                raise InputError(f"{type(self).__name__}: {name} must be {need}, got {value!r}") from None
 
     @classmethod
     def name(cls) -> str:
@@ -73,14 +69,10 @@ class VotesTaker(Component):
 
 
 @functools.cache
-def _bounds(cls: type) -> list[tuple[str, msgspec.Meta]]:
-    """The bounds in the annotations of a component's fields."""
-    return [
-        (name, meta)
-        for name, hint in typing.get_type_hints(cls, include_extras=True).items()
-        for option in (typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,))
-        for meta in getattr(option, "__metadata__", ())
-    ]
+def _hints(cls: type[Component]) -> dict[str, Any]:
+    """The annotations of a component's fields."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {name: hints[name] for name in cls.__struct_fields__}
 
 
 def members(choice: Any) -> dict[str, type[Component]]:

@@ -87,7 +87,7 @@ def test_one_device_has_no_overlap(part):
 
 @each(ALLOCATIONS, but=("partition",))
 def test_redundancy_is_between_one_and_the_subsets(part):
-    with pytest.raises(InputError, match="redundancy must be >= 1, got 0"):
+    with pytest.raises(InputError, match="redundancy must be int >= 1, got 0"):
         replace(part, redundancy=0)
     name = part.name()
     with pytest.raises(InputError, match=f"allocation {name}: redundancy must be at most .* 12, got 24"):

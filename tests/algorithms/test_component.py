@@ -129,7 +129,7 @@ def test_bounds_hold_in_python_as_in_a_config(cls, field, meta):
     below = meta.gt if meta.gt is not None else meta.ge - 1
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(msgspec.to_builtins(make(cls)) | {field: below}, cls)
-    text = rf"{cls.__name__}: {field} must be >=? .*, got {below}"
+    text = rf"{cls.__name__}: {field} must be \w+ >=? .*, got {below}"
     with pytest.raises(InputError, match=text):
         build(cls, **{"byzantine": 2, "redundancy": 3, field: below})
     with pytest.raises(InputError, match=text):
@@ -152,12 +152,12 @@ def test_optional_fields_may_be_left_out():
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_optional_fields_keep_their_bounds(size):
-    with pytest.raises(InputError, match=f"Example: size must be >= 1, got {size}"):
+    with pytest.raises(InputError, match=f"Example: size must be .*int >= 1.*, got {size}"):
         Example(size=size)
 
 
 def test_not_a_number_is_out_of_bounds():
-    with pytest.raises(InputError, match="Example: step must be > 0, got nan"):
+    with pytest.raises(InputError, match="Example: step must be float > 0, got nan"):
         Example(step=float("nan"))
 
 
