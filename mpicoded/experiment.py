@@ -102,8 +102,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"model {self.model.name()} is for {self.model.task}, but {data.path} holds a {data.task} problem"
             )
         self.allocation.check(self.devices, data.subsets)
-        for part in (*self.filters, self.aggregator):
-            part.check(self.devices)
+        votes = self.devices
+        for item in self.filters:
+            item.check(votes)
+            votes = item.votes(votes)
+        self.aggregator.check(votes)
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Experiment:

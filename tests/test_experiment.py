@@ -168,6 +168,16 @@ def test_parts_that_do_not_fit_are_refused_before_the_run(tmp_path, changes, ran
         decode(tree(data={"path": path}, **changes), "a").check(layout.describe(path), ranks)
 
 
+def test_the_rule_must_have_enough_of_the_votes_that_its_filters_leave(tmp_path, monkeypatch):
+    path = str(tmp_path / "data.h5")
+    datasets.linear_regression(path, subsets=20, features=3)
+    experiment = decode(tree(data={"path": path}, filters=[{"name": "nearest_neighbor_mixing"}]), "a")
+    experiment.check(layout.describe(path), 1)
+    monkeypatch.setattr(type(experiment.filters[0]), "votes", lambda self, votes: votes // 3)
+    with pytest.raises(InputError, match=r"TrimmedMean\(byzantine=2\) needs at least 5 votes, got 3"):
+        experiment.check(layout.describe(path), 1)
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_shipped_config_loads_and_says_how_to_make_its_data(path):
     experiment = load(str(path))

@@ -10,6 +10,10 @@ from mpicoded.algorithms.shapes import Array, Float
 class Filter(VotesTaker):
     """Base of the filters."""
 
+    def votes(self, votes: int) -> int:
+        """How many votes come out of this many; as many, unless the filter says otherwise."""
+        return votes
+
     def apply(
         self, votes: Float[Array, "votes dim"], out: Float[Array, "filtered dim"] | None = None
     ) -> Float[Array, "filtered dim"]:
