@@ -164,7 +164,7 @@ def _check_keys(table: Mapping[str, Any], cls: type[msgspec.Struct], place: str)
     for key in table:
         if key not in fields and not (key == "name" and issubclass(cls, Component)):
             raise InputError(f"{place or 'the top level'} has no key {key!r}; it has: {', '.join(fields) or 'none'}")
-    if place in ("data", "compute") or not place:
+    if not place:
         for key, kind in (("data", Data), ("compute", Compute)):
             if isinstance(table.get(key), dict):
                 _check_keys(table[key], kind, key)

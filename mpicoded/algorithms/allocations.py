@@ -206,17 +206,20 @@ class Report(NamedTuple):
     overlap: Spread  # subsets that a pair of devices shares
     lost: int  # subsets on no device
     storage: Spread  # subsets that a device must be able to read during the run
+    holders: Int[Array, " subsets"]  # devices that compute each subset
 
 
 def report(allocation: Allocation, devices: int, subsets: int, seed: int) -> Report:
     """Measure the allocation of round 0."""
     held = allocation.assignment(devices, subsets, 0, seed)
     copies = held.sum(axis=0)
+    stored = allocation.holdings(devices, subsets, seed) if allocation.varies else held
     shared = (held.astype(np.float32) @ held.astype(np.float32).T).astype(np.int64)
     return Report(
         redundancy=Spread.of(held.sum(axis=1)),
         copies=Spread.of(copies),
         overlap=Spread.of(shared[np.triu_indices(devices, 1)]),
         lost=int((copies == 0).sum()),
-        storage=Spread.of(allocation.holdings(devices, subsets, seed).sum(axis=1)),
+        storage=Spread.of(stored.sum(axis=1)),
+        holders=copies,
     )

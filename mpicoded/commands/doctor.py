@@ -16,6 +16,7 @@ import numpy as np
 
 import mpicoded
 from mpicoded.commands.launch import environment, find_launcher, is_open_mpi, usable_cores
+from mpicoded.errors import one_line
 from mpicoded.transport.base import Transport
 from mpicoded.transport.connect import connect
 from mpicoded.transport.launched import launched
@@ -58,7 +59,7 @@ def _safely(check: Callable[[], tuple[bool, str]]) -> tuple[bool, str]:
     try:
         return check()
     except Exception as error:
-        return False, f"{type(error).__name__}: {error}"
+        return False, f"{type(error).__name__}: {one_line(error)}"
 
 
 def _mpi(transport: Transport) -> tuple[bool, str]:

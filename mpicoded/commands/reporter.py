@@ -41,7 +41,6 @@ class Reporter:
         self._row: dict[str, float] = {}
         self._first: dict[str, float] = {}
         warnings = _warnings(experiment, allocation, description.subsets)
-        held = experiment.allocation.assignment(experiment.devices, description.subsets, 0, experiment.seed)
         self._writer = ResultWriter(
             target,
             experiment.to_toml(),
@@ -55,7 +54,7 @@ class Reporter:
                 "lost": allocation.lost,
                 "storage": allocation.storage,
             },
-            copies=held.sum(axis=0),
+            copies=allocation.holders,
             warnings=warnings,
         )
         nodes = len(set(hosts))

@@ -44,6 +44,8 @@ def read_source(
     readers |= dict.fromkeys((".libsvm", ".svm", ".svmlight", ".txt"), _read_libsvm)
     if ending not in readers:
         raise InputError(f"import: {source} must end in {', '.join(readers)} (.gz and .bz2 may follow, but for .npz)")
+    if target is not None and ending != ".csv":
+        raise InputError(f"import: --target names a column of a CSV file, which {source} is not")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # readers warn of what is an error here anyway
@@ -52,8 +54,6 @@ def read_source(
         raise
     except Exception as error:  # zip, zlib, NumPy, scikit-learn: each raises errors of its own
         raise InputError(f"import: {source} cannot be read: {one_line(error)}") from None
-    if target is not None and ending != ".csv":
-        raise InputError(f"import: --target names a column of a CSV file, which {source} is not")
     samples = _samples(f"import: {source}", x, y, test, task)
     return samples if samples.test or not samples.classes else with_test(samples, test_fraction, seed)
 

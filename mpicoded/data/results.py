@@ -9,8 +9,7 @@
 ======================  ============================================================================================
 
 Root attributes: ``format`` = "mpicoded-result", ``version`` = 1, ``experiment`` (the resolved config as TOML),
-``finished``, ``versions`` and ``mpi`` (texts),
-``hosts`` (one name a rank), ``warnings`` (one line each).
+``finished``, ``versions`` and ``mpi`` (texts), ``hosts`` (one name a rank), ``warnings`` (one line each).
 
 History: ``round`` counts the steps done; ``loss`` is F, ``suboptimality`` F - F* where the optimum is known,
 ``accuracy`` the share of the test split that is classified right, ``gradient_norm`` the norm of grad F.

@@ -6,7 +6,7 @@ from mpicoded.algorithms.attacks import NoAttack, Seen
 from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.experiment import Experiment
-from mpicoded.transport.base import Transport, block, block_sizes
+from mpicoded.transport.base import Transport, block, block_starts
 
 
 class Adversary:
@@ -15,7 +15,7 @@ class Adversary:
     def __init__(self, experiment: Experiment, transport: Transport, dim: int, dtype: np.dtype) -> None:
         self._experiment, self._transport = experiment, transport
         self._first, self._stop = block(experiment.devices, transport.rank, transport.size)
-        self._starts = np.cumsum(sizes := block_sizes(experiment.devices, transport.size)) - sizes
+        self._starts = block_starts(experiment.devices, transport.size)
         self.active = experiment.byzantine > 0 and not isinstance(experiment.attack, NoAttack)
         colludes = self.active and experiment.attack.colludes
         self._honest = np.empty((experiment.devices - experiment.byzantine, dim) if colludes else (0, dim), dtype)

@@ -64,7 +64,7 @@ class Devices:
         experiment = self._experiment
         assignment = experiment.allocation.assignment(experiment.devices, self._subsets, round, experiment.seed)
         code = experiment.encoder.code(assignment, self.first, self.stop)
-        weights = code.weights.astype(self._gradients.shards.x.dtype)
+        weights, dtype = code.weights, self._gradients.shards.x.dtype
         wanted = np.flatnonzero(assignment[self.first : self.stop].any(axis=0))
         work = self._gradients.shards.work(wanted, experiment.data.batch_size)
         # Columns point at rows of the gradients. Their order within a message stays that of the subsets'
@@ -72,6 +72,7 @@ class Devices:
         row = np.empty(self._subsets, weights.indices.dtype)
         row[work.subsets] = np.arange(len(wanted), dtype=row.dtype)
         weights = type(weights)(
-            (weights.data, row[weights.indices], weights.indptr), shape=(weights.shape[0], len(wanted))
+            (weights.data.astype(dtype, copy=False), row[weights.indices], weights.indptr),
+            shape=(weights.shape[0], len(wanted)),
         )
         return work, Code(weights, code.owner)

@@ -25,7 +25,7 @@ from mpicoded.training.clock import Clock
 from mpicoded.training.devices import Devices, Gradients
 from mpicoded.training.evaluation import Evaluator, evaluators
 from mpicoded.training.server import Server
-from mpicoded.transport.base import Transport, block, block_sizes
+from mpicoded.transport.base import Transport, block, block_starts
 
 
 class Progress(NamedTuple):
@@ -47,8 +47,7 @@ class Trainer:
         first, stop = block(experiment.devices, transport.rank, transport.size)
         dtype = np.dtype(experiment.compute.dtype)
         holdings = experiment.allocation.holdings(experiment.devices, description.subsets, experiment.seed)
-        starts = np.cumsum(sizes := block_sizes(experiment.devices, transport.size)) - sizes
-        holders = np.logical_or.reduceat(holdings, starts, axis=0)
+        holders = np.logical_or.reduceat(holdings, block_starts(experiment.devices, transport.size), axis=0)
         evaluator = evaluators(holders)
         held = np.flatnonzero(holders[transport.rank] | (evaluator == transport.rank))
         shards = Shards.read(description, held, dtype)

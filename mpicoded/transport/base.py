@@ -62,6 +62,11 @@ def block(total: int, part: int, parts: int) -> tuple[int, int]:
     return part * total // parts, (part + 1) * total // parts
 
 
+def block_starts(total: int, parts: int) -> Any:
+    """The first of each block."""
+    return np.arange(parts) * total // parts
+
+
 def block_sizes(total: int, parts: int) -> Any:
     """The sizes of all blocks."""
     return np.diff(np.arange(parts + 1) * total // parts)
