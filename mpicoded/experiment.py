@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 import tomli_w
 
 from mpicoded.algorithms import (
@@ -16,6 +17,7 @@ from mpicoded.algorithms import (
     compressors,
     encoders,
     filters,
+    memories,
     models,
     optimizers,
 )
@@ -33,7 +35,15 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Root(Component):
-    """Every message goes to rank 0, which is the server."""
+    """Every message goes to rank 0, which is the server.
+
+    ``broadcast``: the type that parameters travel as; unset: as they are computed. ``nonces``: where the randomness
+    comes from that the server shares with all devices: ``seed`` (the run can be repeated) or ``entropy`` (of the
+    operating system: nobody who knows the config can tell it in advance, and no other run has the same).
+    """
+
+    broadcast: compressors.WireFloat | None = None
+    nonces: Literal["seed", "entropy"] = "seed"
 
 
 class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,6 +62,7 @@ FAMILIES: dict[str, Any] = {
     "encoder": encoders.Choice,
     "attack": attacks.Choice,
     "compressor": compressors.Choice,
+    "memory": memories.Choice,
     "filters": filters.Choice,
     "aggregator": aggregators.Choice,
     "optimizer": optimizers.Choice,
@@ -79,11 +90,23 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     encoder: encoders.Choice = encoders.Mean()
     attack: attacks.Choice = attacks.NoAttack()
     compressor: compressors.Choice = compressors.NoCompression()
+    memory: memories.Choice = memories.NoMemory()
     filters: Filters = ()
     aggregator: aggregators.Choice
     optimizer: optimizers.Choice = optimizers.Sgd()
     transport: Root = Root()
     compute: Compute = Compute()
+
+    @property
+    def sends_vectors(self) -> bool:
+        """Whether the records are the vectors that were computed, so that neither side needs a copy of them."""
+        part = self.compressor
+        return isinstance(part, compressors.NoCompression) and part.dtype in (None, self.compute.dtype)
+
+    def broadcast_layout(self, dim: int) -> np.dtype[Any]:
+        """What the server tells all devices in a round."""
+        nonce = [("nonce", "<u8")] if self.compressor.common else []
+        return np.dtype([*nonce, ("parameters", self.transport.broadcast or self.compute.dtype, (dim,))])
 
     def to_toml(self) -> str:
         """The resolved experiment, every default written out."""
@@ -102,6 +125,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"model {self.model.name()} is for {self.model.task}, but {data.path} holds a {data.task} problem"
             )
         self.allocation.check(self.devices, data.subsets)
+        dim, dtype = self.model.dim(data.features, data.classes), self.compute.dtype
+        compressors.check_wire(self.transport, self.transport.broadcast, dtype)
+        self.compressor.check(dim, dtype)
+        self.memory.check(self.allocation, self.compressor, dim)
+        self.attack.check(dim, self.compressor.layout(dim, dtype))
         votes = self.devices
         for item in self.filters:
             item.check(votes)

@@ -5,6 +5,7 @@ S of n - f votes, ||F - mean_S||^2 <= (kappa/|S|) sum over S of ||x_i - mean_S||
 Votes are finite here: ``arrays.replace_unusable`` has been there first.
 """
 
+from math import inf
 from typing import Any, ClassVar
 
 from mpicoded.algorithms.arrays import (
@@ -30,6 +31,10 @@ class Aggregator(VotesTaker):
         """One vector for all votes; ``previous`` is the last round's, for rules that start from it."""
         raise NotImplementedError
 
+    def kappa(self, votes: int, byzantine: int) -> float | None:
+        """kappa of the rule where ``byzantine`` of the votes lie; None where the literature has none."""
+        return None
+
 
 class Mean(Aggregator):
     """Arithmetic mean: no robustness (VA, MA; also SGC-DL's server)."""
@@ -39,6 +44,10 @@ class Mean(Aggregator):
     def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
         """Mean over votes."""
         return store(namespace(votes).mean(votes, axis=0), out)
+
+    def kappa(self, votes: int, byzantine: int) -> float | None:
+        """None without Byzantine votes, else unbounded."""
+        return 0.0 if byzantine == 0 else inf
 
 
 class CoordinateMedian(Aggregator):
@@ -50,6 +59,10 @@ class CoordinateMedian(Aggregator):
         """Median over votes."""
         low, high = (votes.shape[0] - 1) // 2, votes.shape[0] // 2
         return per_coordinate(votes, lambda xp, x: x[:, low] / 2 + x[:, high] / 2, out)
+
+    def kappa(self, votes: int, byzantine: int) -> float | None:
+        """4 (1 + a)^2 with a = f/(n - 2f) (Allouah et al. 2023)."""
+        return 4 * (1 + _share(votes, byzantine)) ** 2
 
 
 class TrimmedMean(Aggregator):
@@ -67,6 +80,10 @@ class TrimmedMean(Aggregator):
         self.check(votes.shape[0])
         low, high = self.byzantine, votes.shape[0] - self.byzantine
         return per_coordinate(votes, lambda xp, x: xp.mean(x[:, low:high], axis=-1), out)
+
+    def kappa(self, votes: int, byzantine: int) -> float | None:
+        """6 a (1 + a) with a = f/(n - 2f) (Allouah et al. 2023)."""
+        return 6 * _share(votes, byzantine) * (1 + _share(votes, byzantine))
 
 
 class Phocas(Aggregator):
@@ -107,6 +124,10 @@ class Krum(Aggregator):
         self.check(votes.shape[0])
         best = int(namespace(votes).argmin(krum_scores(votes, self.byzantine)))
         return store(votes[best, :] + 0, out)  # a copy: the votes stay the caller's
+
+    def kappa(self, votes: int, byzantine: int) -> float | None:
+        """6 (1 + a) with a = f/(n - 2f) (Allouah et al. 2023)."""
+        return 6 * (1 + _share(votes, byzantine))
 
 
 class MultiKrum(Aggregator):
@@ -157,6 +178,10 @@ class GeometricMedian(Aggregator):
         weights = shrink * self._weights(pair_distances(gram * shrink[:, None] * shrink[None, :]))
         return store(weights @ votes + (1 - xp.sum(weights)) * centre, out)
 
+    def kappa(self, votes: int, byzantine: int) -> float | None:
+        """4 (1 + a)^2 with a = f/(n - 2f) (Allouah et al. 2023)."""
+        return 4 * (1 + _share(votes, byzantine)) ** 2
+
     def _weights(self, squares: Float[Array, "votes votes"]) -> Float[Array, " votes"]:
         """The weights of the votes in their geometric median, from their squared distances."""
         xp = namespace(squares)
@@ -185,6 +210,30 @@ class GeometricMedian(Aggregator):
         return weights
 
 
+class NormThreshold(Aggregator):
+    """Mean of the votes without the f of largest norm (TGN); of equal norms the later one goes."""
+
+    source: ClassVar[str] = "Ghosh et al. 2019"
+    byzantine: Count
+
+    def fewest(self) -> int:
+        """f + 1."""
+        return self.byzantine + 1
+
+    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+        """Drop and average, in the votes' order."""
+        self.check(votes.shape[0])
+        votes, xp = as_floats(votes), namespace(votes)
+        order = xp.argsort(xp.sum(votes * votes, axis=-1), stable=True)
+        kept = xp.sort(order[: votes.shape[0] - self.byzantine])
+        return store(xp.mean(xp.take(votes, kept, axis=0), axis=0), out)
+
+
+def _share(votes: int, byzantine: int) -> float:
+    """a = f/(n - 2f); infinite where half or more of the votes lie."""
+    return byzantine / (votes - 2 * byzantine) if votes > 2 * byzantine else inf
+
+
 def krum_scores(votes: Float[Array, "votes dim"], byzantine: int) -> Float[Array, " votes"]:
     """Sum of squared distances to the n - f - 2 nearest other votes."""
     xp = namespace(votes)
@@ -192,4 +241,4 @@ def krum_scores(votes: Float[Array, "votes dim"], byzantine: int) -> Float[Array
     return xp.sum(ordered[:, 1 : votes.shape[0] - byzantine - 1], axis=-1)
 
 
-Choice = Mean | CoordinateMedian | TrimmedMean | Phocas | Krum | MultiKrum | GeometricMedian
+Choice = Mean | CoordinateMedian | TrimmedMean | Phocas | Krum | MultiKrum | GeometricMedian | NormThreshold

@@ -95,17 +95,19 @@ def squared_distances(votes: Float[Array, "votes dim"]) -> Float[Array, "votes v
     return pair_distances(centred_gram(votes)[1])
 
 
-def replace_unusable(votes: Float[Array, "votes dim"], arrived: Any) -> tuple[Float[Array, "votes dim"], Any]:
+def replace_unusable(
+    votes: Float[Array, "votes dim"], arrived: Any, count: int
+) -> tuple[Float[Array, "votes dim"], Any]:
     """Replace what no rule could use by zero votes; return the votes and which were bad although they arrived.
 
     This is the one place where missing and non-finite messages are handled. A message is unusable when it
-    did not arrive, holds NaN or inf, or is so large that its distances would overflow. A zero vote
+    did not arrive, holds NaN or inf, or is so large that distances between ``count`` votes would overflow. A zero vote
     in its place counts as one of the Byzantine votes that the rule tolerates. The votes are changed in place.
     """
     xp = namespace(votes)
     with np.errstate(over="ignore", invalid="ignore"):
         norms = xp.sum(votes * votes, axis=-1)
-    usable = norms <= xp.finfo(votes.dtype).max / (16 * votes.shape[0])  # False for NaN as well
+    usable = norms <= xp.finfo(votes.dtype).max / (16 * count)  # False for NaN as well
     bad = ~usable & arrived
     replaced = ~usable | ~arrived
     if xp.any(replaced):

@@ -1,24 +1,25 @@
 """What Byzantine devices send instead of their message.
 
 An attack is a function of what the attacker can see. It runs on the rank that hosts the device, before
-the message is sent. mu and sigma are the mean and the coordinate standard deviation of the honest messages.
+the message is sent: it forges the vector that is then compressed, or tampers with the packed record, or keeps silent.
+mu and sigma are the mean and the coordinate standard deviation of the honest messages.
 """
 
 from statistics import NormalDist
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from mpicoded.algorithms.component import Component, NonNegative
+from mpicoded.algorithms.component import Component, NonNegative, PositiveCount
 from mpicoded.algorithms.randomness import Streams
-from mpicoded.algorithms.shapes import Array, Float, Int
+from mpicoded.algorithms.shapes import Array, Float, UInt8
+from mpicoded.errors import InputError
 
 
 class Seen(NamedTuple):
     """What the attackers know."""
 
     devices: int  # all devices, N
-    attackers: Int[Array, " byzantine"]  # those of them that this rank hosts, ascending
     honest: Float[Array, "honest dim"] | None  # all honest messages in device order, for attacks that collude
 
 
@@ -27,22 +28,31 @@ class Attack(Component):
 
     colludes: ClassVar[bool] = False
     """Whether the attackers need to see the honest messages."""
+    tampers: ClassVar[bool] = False
+    """Whether the packed records are changed."""
+    sends: ClassVar[bool] = True
+    """Whether any message is sent at all."""
+
+    def check(self, dim: int, record: np.dtype[Any]) -> None:
+        """Raise InputError where messages of ``dim`` numbers, sent as such records, cannot be attacked so."""
 
     def forge(
         self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams
     ) -> Float[Array, "byzantine dim"] | Float[Array, " dim"]:
-        """What is sent instead of ``own``, the messages that the devices would send if they were honest."""
-        raise NotImplementedError
+        """What is sent instead of ``own``, the messages that the devices would send if they were honest: here, those.
+
+        ``streams`` are those of the attackers.
+        """
+        return own
+
+    def tamper(self, records: UInt8[Array, "byzantine bytes"], streams: Streams) -> None:
+        """Change the packed records of the attackers in place."""
 
 
 class NoAttack(Attack, tag="none"):
     """Byzantine devices behave."""
 
     source: ClassVar[str] = "baseline"
-
-    def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
-        """The honest message."""
-        return own
 
 
 class SignFlip(Attack):
@@ -64,7 +74,7 @@ class Gaussian(Attack):
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Each device draws from a stream of its own."""
-        noise = self.deviation * streams.normal("gaussian", seen.attackers, own.shape[1])
+        noise = self.deviation * streams.normal("gaussian", own.shape[1])
         return noise.astype(own.dtype, copy=False)
 
 
@@ -111,6 +121,73 @@ class Alie(Attack):
         return np.mean(seen.honest, axis=0) - np.asarray(z, own.dtype) * np.std(seen.honest, axis=0)
 
 
+class NonFinite(Attack):
+    """NaN or infinity, in all coordinates or in ``coordinates`` of them at random, of the own message."""
+
+    source: ClassVar[str] = "faults of hardware and of training code"
+    value: Literal["nan", "inf", "-inf"] = "nan"
+    coordinates: PositiveCount | None = None
+
+    def check(self, dim: int, record: np.dtype[Any]) -> None:
+        """At most all coordinates."""
+        _check_most(self, "coordinates", self.coordinates, dim, "coordinates of a message")
+
+    def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
+        """Put the value at its places."""
+        forged = own.copy()
+        places = streams.choices("non_finite", own.shape[1], self.coordinates or own.shape[1])
+        np.put_along_axis(forged, places, float(self.value), axis=1)
+        return forged
+
+
+class BitFlip(Attack):
+    """``bits`` random bits of the packed record are flipped: silent data corruption."""
+
+    source: ClassVar[str] = "Dixit et al. 2021, silent data corruptions at scale"
+    tampers: ClassVar[bool] = True
+    bits: PositiveCount = 1
+
+    def check(self, dim: int, record: np.dtype[Any]) -> None:
+        """At most all bits."""
+        _check_most(self, "bits", self.bits, 8 * record.itemsize, "bits of a record")
+
+    def tamper(self, records: UInt8[Array, "byzantine bytes"], streams: Streams) -> None:
+        """Flip different bits."""
+        places = streams.choices("bit_flip", 8 * records.shape[1], self.bits)
+        rows = np.arange(len(records))[:, None]
+        np.bitwise_xor.at(records, (rows, places >> 3), np.uint8(1) << (places & 7).astype(np.uint8))
+
+
+class Malformed(Attack):
+    """Random bytes instead of the packed record, or of ``bytes`` of its bytes."""
+
+    source: ClassVar[str] = "baseline"
+    tampers: ClassVar[bool] = True
+    bytes: PositiveCount | None = None
+
+    def check(self, dim: int, record: np.dtype[Any]) -> None:
+        """At most all bytes."""
+        _check_most(self, "bytes", self.bytes, record.itemsize, "bytes of a record")
+
+    def tamper(self, records: UInt8[Array, "byzantine bytes"], streams: Streams) -> None:
+        """Overwrite different bytes."""
+        width = self.bytes or records.shape[1]
+        noise = streams.words("malformed", -(-width // 8)).astype("<u8", copy=False).view(np.uint8)[:, :width]
+        np.put_along_axis(records, streams.choices("malformed, where", records.shape[1], width), noise, axis=1)
+
+
+class Silent(Attack):
+    """No message at all."""
+
+    source: ClassVar[str] = "crash faults"
+    sends: ClassVar[bool] = False
+
+
+def _check_most(part: Component, field: str, value: int | None, most: int, what: str) -> None:
+    if value is not None and value > most:
+        raise InputError(f"attack {part.name()}: {field} must be at most the {most} {what}, got {value}")
+
+
 def alie_z(devices: int, byzantine: int) -> float:
     """The default z; 0 where the formula has no value (more than half of the devices are Byzantine)."""
     honest = devices - byzantine
@@ -118,4 +195,4 @@ def alie_z(devices: int, byzantine: int) -> float:
     return NormalDist().inv_cdf(share) if 0 < share < 1 else 0.0
 
 
-Choice = NoAttack | SignFlip | Gaussian | SampleDuplicate | Ipm | Alie
+Choice = NoAttack | SignFlip | Gaussian | SampleDuplicate | Ipm | Alie | NonFinite | BitFlip | Malformed | Silent

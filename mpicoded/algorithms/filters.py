@@ -20,6 +20,10 @@ class Filter(VotesTaker):
         """The votes that the next filter or the rule gets."""
         raise NotImplementedError
 
+    def kappa(self, inner: float | None, votes: int, byzantine: int) -> float | None:
+        """kappa of filter and rule together where that of the rule behind it is ``inner``; None where it is unknown."""
+        return None
+
 
 class NearestNeighborMixing(Filter):
     """Each vote becomes the mean of its n - f nearest votes, itself among them (NNM)."""
@@ -45,6 +49,10 @@ class NearestNeighborMixing(Filter):
         rank = xp.argsort(order, axis=-1, stable=True)
         mixing = xp.astype(rank < kept, votes.dtype)
         return store((mixing @ votes) / kept, out)
+
+    def kappa(self, inner: float | None, votes: int, byzantine: int) -> float | None:
+        """8 f/(n - f) (kappa + 1) (Allouah et al. 2023, lemma 1)."""
+        return None if inner is None else 8 * byzantine / (votes - byzantine) * (inner + 1)
 
 
 Choice = NearestNeighborMixing

@@ -1,7 +1,8 @@
 """Counter-based random streams, keyed by what a number is for and never by the rank that draws it.
 
 A stream is named by (seed, purpose, indices…), so whoever needs a number gets the same one: all holders
-of a subset draw the same mini-batch, and an experiment has the same bits on any number of ranks.
+of a subset draw the same mini-batch, device and server draw the same mask, and an experiment has the same bits
+on any number of ranks.
 """
 
 from typing import NamedTuple
@@ -9,9 +10,10 @@ from zlib import crc32
 
 import numpy as np
 
-from mpicoded.algorithms.shapes import Array, Float, Int, UInt64
+from mpicoded.algorithms.shapes import Array, Float, Int, UInt32, UInt64
 
 _BLOCK = 4  # 64-bit words that one step of Philox's counter yields
+_NOBODY = np.empty(0, np.int64)
 
 
 def _philox(seed: int, purpose: str, indices: tuple[int, ...]) -> np.random.Philox:
@@ -25,21 +27,32 @@ def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
 
 
 class Streams(NamedTuple):
-    """The streams of one round: one row of random numbers for each device or subset.
+    """The streams of one round: a row of random numbers for each of some devices or subsets.
 
-    Row i belongs to device (or subset) i and is the same whichever other rows are drawn beside it.
+    The row of a device (or subset) is the same whichever others are drawn beside it.
     """
 
     seed: int
     round: int
+    ids: Int[Array, " rows"] = _NOBODY  # whose rows, ascending
+    nonce: int = 0  # what the server told all devices with the parameters of the round
+
+    def of(self, ids: Int[Array, " rows"]) -> "Streams":
+        """The same streams, for these devices or subsets (ascending)."""
+        return self._replace(ids=ids)
+
+    def shared(self) -> "Streams":
+        """One row for all, which follows from the server's nonce and from nothing that was known before it."""
+        return self._replace(seed=self.nonce, ids=np.zeros(1, np.int64))
 
     def generator(self, purpose: str) -> np.random.Generator:
         """A stream that is common to all devices of the round."""
         return generator(self.seed, purpose, self.round)
 
-    def words(self, purpose: str, ids: Int[Array, " rows"], width: int) -> UInt64[Array, "rows width"]:
-        """Random 64-bit words, ``width`` for each of the given devices or subsets (ascending ids)."""
+    def words(self, purpose: str, width: int) -> UInt64[Array, "rows width"]:
+        """Random 64-bit words, ``width`` in a row."""
         blocks = -(-width // _BLOCK)
+        ids = self.ids
         if len(ids) == 0:
             return np.empty((0, width), np.uint64)
         first, last = int(ids[0]), int(ids[-1])
@@ -50,14 +63,54 @@ class Streams(NamedTuple):
             rows = rows[np.asarray(ids) - first]
         return rows[:, :width]
 
-    def uniform(self, purpose: str, ids: Int[Array, " rows"], width: int) -> Float[Array, "rows width"]:
-        """Uniform numbers in [0, 1), with 53 random bits each."""
-        return (self.words(purpose, ids, width) >> np.uint64(11)) * 2.0**-53
+    def half_words(self, purpose: str, width: int) -> UInt32[Array, "rows width"]:
+        """Random 32-bit words, ``width`` in a row: half the cost of ``words``."""
+        return self.words(purpose, -(-width // 2)).astype("<u8", copy=False).view("<u4")[:, :width]
 
-    def normal(self, purpose: str, ids: Int[Array, " rows"], width: int) -> Float[Array, "rows width"]:
+    def uniform(self, purpose: str, width: int) -> Float[Array, "rows width"]:
+        """Uniform numbers in [0, 1), with 53 random bits each."""
+        return (self.words(purpose, width) >> np.uint64(11)) * 2.0**-53
+
+    def normal(self, purpose: str, width: int) -> Float[Array, "rows width"]:
         """Standard normal numbers (Box and Muller 1958: two uniforms for two normals, none rejected)."""
         half = -(-width // 2)
-        uniform = self.uniform(purpose, ids, 2 * half)
+        uniform = self.uniform(purpose, 2 * half)
         radius = np.sqrt(-2.0 * np.log1p(-uniform[:, :half]))
         angle = (2.0 * np.pi) * uniform[:, half:]
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :width]
+
+    def choices(self, purpose: str, total: int, count: int) -> Int[Array, "rows count"]:
+        """A uniformly random set of ``count`` of the numbers 0 … total-1 in each row, ascending."""
+        if 2 * count <= total:
+            return self._few(purpose, total, count)
+        left_out = np.ones((len(self.ids), total), bool)
+        np.put_along_axis(left_out, self._few(purpose, total, total - count), False, axis=1)
+        return np.nonzero(left_out)[1].reshape(len(self.ids), count)
+
+    def _few(self, purpose: str, total: int, count: int) -> Int[Array, "rows count"]:
+        """The first ``count`` different ones of random draws: a cost that grows with ``count``, not ``total``."""
+        if count == 0 or len(self.ids) == 0:
+            return np.empty((len(self.ids), count), np.int64)
+        # The number of draws until then has this mean and variance; six deviations more are nearly always enough.
+        missing = total - np.arange(count)
+        mean, variance = np.sum(total / missing), np.sum(total * (total - missing) / missing**2.0)
+        draws = int(np.ceil(mean + 6 * np.sqrt(variance))) + 8
+        order = np.arange(draws, dtype=np.uint64)
+        # The number drawn stands in the high half, when it was drawn in the low half: sorted by number, the first of
+        # equals is the earliest. (A product's high half is uniform up to total/2^32.)
+        drawn = self.half_words(purpose, draws).astype(np.uint64)
+        drawn *= np.uint64(total)
+        drawn &= np.uint64(0xFFFFFFFF00000000)
+        drawn |= order
+        drawn.sort(axis=1)
+        numbers = (drawn >> np.uint64(32)).astype(np.int64)
+        when = drawn.astype(np.uint32)
+        when[:, 1:][numbers[:, 1:] == numbers[:, :-1]] = draws  # drawn before
+        latest = np.partition(when, count - 1, axis=1)[:, count - 1, None]
+        enough = latest[:, 0] < draws
+        if enough.all():
+            return numbers[when <= latest].reshape(-1, count)
+        found = np.empty((len(self.ids), count), np.int64)
+        found[enough] = numbers[enough][(when <= latest)[enough]].reshape(-1, count)
+        found[~enough] = self.of(np.asarray(self.ids)[~enough])._few(f"{purpose}, again", total, count)
+        return found

@@ -153,6 +153,6 @@ def _round_trip(transport: Transport) -> str:
     for trip in range(_TRIPS):
         start = perf_counter()
         transport.broadcast(parameters)
-        transport.gather(record, trip)
+        transport.gather(record, trip, transport.size)
         times[trip] = perf_counter() - start
     return f"median {1e6 * np.median(times):.1f} µs for 8 kB down to and 8 kB up from each of {transport.size} rank(s)"

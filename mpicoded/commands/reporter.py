@@ -5,8 +5,10 @@ import os
 import platform
 import sys
 import time
+from typing import Any
 
 import h5py
+import numpy as np
 
 import mpicoded
 from mpicoded.algorithms import allocations
@@ -14,8 +16,9 @@ from mpicoded.commands.text import readable_bytes
 from mpicoded.data import layout
 from mpicoded.data.results import ResultWriter
 from mpicoded.experiment import Experiment
+from mpicoded.training.faults import Faults
 from mpicoded.training.loop import Progress
-from mpicoded.transport.base import Transport
+from mpicoded.transport.base import Transport, block_sizes
 from mpicoded.transport.launched import launched
 
 _REPORT_SECONDS = 2.0  # at least this long between two lines, and between two writes of the file
@@ -40,6 +43,9 @@ class Reporter:
         self._said = self._written = time.monotonic() - _REPORT_SECONDS
         self._row: dict[str, float] = {}
         self._first: dict[str, float] = {}
+        self._said_bad = self._said_too_many = self._said_saturated = False
+        self._rank = np.repeat(np.arange(len(hosts)), block_sizes(experiment.devices, len(hosts)))
+        self._host = np.array(hosts, object)[self._rank]
         warnings = _warnings(experiment, allocation, description.subsets)
         self._writer = ResultWriter(
             target,
@@ -80,21 +86,68 @@ class Reporter:
         self._writer.append(progress.row)
         self._row = progress.row
         self._first = self._first or progress.row
-        if progress.row["bad_messages"] and not any("bad messages" in line for line in self._writer.warnings):
-            line = (
-                "bad messages (missing, NaN, inf or too large) were replaced by zero, the first before "
-                f"round {progress.row['round']} ended; history/bad_messages counts them"
-            )
-            self._writer.warnings.append(line)
-            _warn(line)
+        self._note_faults(progress.faults)
         now = time.monotonic()
         if progress.finished or now - self._written >= _REPORT_SECONDS:
-            self._writer.write(progress.parameters, progress.timings, progress.memory, finished=progress.finished)
+            self._writer.write(
+                progress.parameters,
+                progress.timings,
+                progress.memory,
+                self._bad_records(progress.faults),
+                finished=progress.finished,
+            )
             self._written = time.monotonic()
         if progress.finished:
             self._finish()
         elif self._bar or now - self._said >= _REPORT_SECONDS:
             self._status(progress.row["round"])
+
+    def _note_faults(self, faults: Faults) -> None:
+        """Warn of the first bad or missing record, and of the first time that there were more than are tolerated."""
+        if len(faults.events) and not self._said_bad:
+            self._said_bad = True
+            round, device, missing = faults.events[0].tolist()
+            self._warn(
+                f"{'no record' if missing else 'a bad record'} from device {device} (rank {self._rank[device]}, "
+                f"host {self._host[device]}) in round {round}: replaced by zero, as all that follow are"
+            )
+        tolerated = _tolerated(self._experiment)
+        if tolerated is not None and faults.most_at_once > tolerated and not self._said_too_many:
+            self._said_too_many = True
+            self._warn(
+                f"{faults.most_at_once} records were bad or missing in one round up to round {self._row['round']}, "
+                f"more than the {tolerated} that rule and filters tolerate"
+            )
+        if self._row["saturated"] and not self._said_saturated:
+            self._said_saturated = True
+            self._warn(
+                "numbers did not fit the type that they travel in and became its largest: history/saturated counts"
+            )
+
+    def _bad_records(self, faults: Faults) -> dict[str, Any]:
+        """What the result file says of them."""
+        round, device, missing = faults.events.T
+        return {
+            "bad": faults.bad,
+            "missing": faults.missing,
+            "first_round": faults.first_round,
+            "last_round": faults.last_round,
+            "rank": self._rank,
+            "host": self._host,
+            "most_at_once": faults.most_at_once,
+            "events": {
+                "round": round,
+                "device": device,
+                "rank": self._rank[device],
+                "host": self._host[device],
+                "missing": missing,
+                "left_out": int(faults.bad.sum() + faults.missing.sum()) - len(device),
+            },
+        }
+
+    def _warn(self, line: str) -> None:
+        self._writer.warnings.append(line)
+        _warn(line)
 
     def tick(self, round: int) -> None:
         """Say something now and then also between two evaluations."""
@@ -148,14 +201,16 @@ def _warnings(experiment: Experiment, allocation: allocations.Report, subsets: i
             f"{allocation.lost} of {subsets} subsets are on no device: training never sees their data and settles at "
             "the optimum of the others (allocation balanced loses none)"
         )
-    tolerated = [
-        part.byzantine
-        for part in (*experiment.filters, experiment.aggregator)
-        if hasattr(part, "byzantine") and part.byzantine < experiment.byzantine
-    ]
-    if tolerated:
-        found.append(f"{experiment.byzantine} devices are Byzantine, but rule or filter tolerates {min(tolerated)}")
+    tolerated = _tolerated(experiment)
+    if tolerated is not None and tolerated < experiment.byzantine:
+        found.append(f"{experiment.byzantine} devices are Byzantine, but rule or filter tolerates {tolerated}")
     return found
+
+
+def _tolerated(experiment: Experiment) -> int | None:
+    """How many Byzantine votes rule and filters tolerate, where they say."""
+    counts = [part.byzantine for part in (*experiment.filters, experiment.aggregator) if hasattr(part, "byzantine")]
+    return min(counts, default=None)
 
 
 def versions() -> dict[str, str]:

@@ -5,6 +5,9 @@
 ``parameters``          (dim,), dimension ``parameter``: the parameters after the last row's round
 ``timings/PHASE``       (ranks,) seconds that each rank spent in a phase
 ``memory/shards``       (ranks,) bytes of samples that each rank holds; ``memory/peak``: its resident memory at most
+``bad_records/NAME``    (devices,) ``bad``, ``missing``: records that were replaced, since they could not be used or did
+                        not come; ``first_round`` (0: never), ``last_round``; ``rank``, ``host`` of the device
+``bad_records/events``  the first of them one by one: ``round``, ``device``, ``rank``, ``host``, ``missing`` (1 or 0)
 ``allocation/copies``   (subsets,) on how many devices each subset is; attributes hold the allocation's report
 ======================  ============================================================================================
 
@@ -15,7 +18,8 @@ History: ``round`` counts the steps done; ``loss`` is F, ``suboptimality`` F - F
 ``accuracy`` the share of the test split that is classified right, ``gradient_norm`` the norm of grad F.
 ``bytes_up`` are the records that devices sent, ``bytes_down`` the parameters that they received, and
 ``bytes_overhead`` the headers of the ranks, all cumulative; ``seconds`` is the time spent in rounds, evaluation
-and writing left out. ``bad_messages`` counts messages that had to be replaced.
+and writing left out. ``bad_records`` and ``missing_records`` count messages that were replaced, ``saturated`` numbers
+at the limit of a wire's type that is shorter than what is computed.
 
 The file exists before round 1 and is always replaced whole, so that a reader finds a complete file at
 every instant and a killed run leaves one.
@@ -46,8 +50,11 @@ UNITS = {
     "bytes_down": "byte",
     "bytes_overhead": "byte",
     "seconds": "s",
-    "bad_messages": "1",
+    "bad_records": "1",
+    "missing_records": "1",
+    "saturated": "1",
 }
+_COUNTS = ("bad_records", "missing_records", "saturated")
 
 
 class Results(NamedTuple):
@@ -59,6 +66,7 @@ class Results(NamedTuple):
     parameters: Float[Array, " dim"]
     timings: dict[str, Array]
     memory: dict[str, Array]
+    bad_records: dict[str, Any]
     allocation: dict[str, Any]
     finished: bool
     versions: dict[str, str]
@@ -101,7 +109,13 @@ class ResultWriter:
         self.rows.append(row)
 
     def write(
-        self, parameters: Array, timings: Mapping[str, Array], memory: Mapping[str, Array], *, finished: bool
+        self,
+        parameters: Array,
+        timings: Mapping[str, Array],
+        memory: Mapping[str, Array],
+        bad_records: Mapping[str, Any],
+        *,
+        finished: bool,
     ) -> None:
         """Write everything so far to a temporary file and put it in place."""
         with whole_file(self.path) as file:
@@ -119,6 +133,7 @@ class ResultWriter:
                 for key, value in values.items():
                     file[f"{name}/{key}"] = value
                     file[f"{name}/{key}"].attrs["units"] = unit
+            _write_tree(file.create_group("bad_records"), bad_records)
             group = file.create_group("allocation")
             group["copies"] = self._copies
             group.attrs.update(self._allocation)
@@ -127,7 +142,7 @@ class ResultWriter:
         group = file.create_group("history")
         names = self.rows[0] if self.rows else dict.fromkeys(("round", "loss"), 0.0)
         for name in names:
-            integer = name == "round" or name.startswith(("bytes", "bad"))
+            integer = name == "round" or name.startswith("bytes") or name in _COUNTS
             values = np.array([row[name] for row in self.rows], np.int64 if integer else np.float64)
             group[name] = values
             group[name].attrs["units"] = UNITS.get(name, "1")
@@ -136,6 +151,29 @@ class ResultWriter:
         for name in names:
             if name != "round":
                 group[name].dims[0].attach_scale(group["round"])
+
+
+def _write_tree(group: h5py.Group, tree: Mapping[str, Any]) -> None:
+    """Arrays as datasets, mappings as groups, single values as attributes."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            _write_tree(group.create_group(name), value)
+        elif np.ndim(value) == 0:
+            group.attrs[name] = value
+        elif np.asarray(value).dtype.kind in "UO":
+            group.create_dataset(name, data=list(value), shape=(len(value),), dtype=h5py.string_dtype())
+        else:
+            group[name] = value
+
+
+def _read_tree(group: h5py.Group) -> dict[str, Any]:
+    tree: dict[str, Any] = dict(group.attrs)
+    for name, item in group.items():
+        if isinstance(item, h5py.Group):
+            tree[name] = _read_tree(item)
+        else:
+            tree[name] = np.asarray(item.asstr()[()]) if h5py.check_string_dtype(item.dtype) else item[()]
+    return tree
 
 
 def is_result(path: str | os.PathLike[str]) -> bool:
@@ -171,6 +209,7 @@ def load_results(path: str | os.PathLike[str]) -> Results:
                 parameters=file["parameters"][()],
                 timings=_group(file, "timings"),
                 memory=_group(file, "memory"),
+                bad_records=_read_tree(file["bad_records"]) if "bad_records" in file else {},
                 allocation={**file["allocation"].attrs, "copies": file["allocation/copies"][()]},
                 finished=bool(file.attrs["finished"]),
                 versions=json.loads(file.attrs["versions"]),

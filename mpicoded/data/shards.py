@@ -126,7 +126,7 @@ class Shards:
         for slots, samples in work.chunks:
             places = work.places[slots]
             if streams is not None:
-                draws = streams.uniform("mini_batch", self.subsets[places], samples)
+                draws = streams.of(self.subsets[places]).uniform("mini_batch", samples)
                 offsets = (draws * self.sizes[places, None]).astype(np.int64)
                 weights = ((self.scale / samples) * self.sizes[places, None]).astype(self.x.dtype)
                 yield Batch(slots, *self._gather(places, offsets), np.broadcast_to(weights, offsets.shape))

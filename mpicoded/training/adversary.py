@@ -44,7 +44,23 @@ class Adversary:
             counts = np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
             honest = self._transport.share(messages[~mine], counts, self._honest)
         if mine.any():
-            attackers = self._first + np.flatnonzero(mine)
-            seen = Seen(self._experiment.devices, attackers, honest)
-            streams = Streams(self._experiment.seed, round)
-            messages[mine] = self._experiment.attack.forge(messages[mine], seen, streams)
+            seen = Seen(self._experiment.devices, honest)
+            messages[mine] = self._experiment.attack.forge(messages[mine], seen, self._streams(mine, round))
+
+    def tamper(self, records: Array, round: int) -> Bool[Array, " records"] | None:
+        """Change the packed records of this rank's Byzantine devices, in place; which devices send (None: all)."""
+        attack = self._experiment.attack
+        if not self.active or (attack.sends and not attack.tampers):
+            return None
+        mine = self.byzantine(round)[self._first : self._stop]
+        if not attack.sends:
+            return ~mine
+        if mine.any():
+            raw = records.view(np.uint8).reshape(len(records), records.itemsize)
+            forged = raw[mine]
+            attack.tamper(forged, self._streams(mine, round))
+            raw[mine] = forged
+        return None
+
+    def _streams(self, mine: Bool[Array, " messages"], round: int) -> Streams:
+        return Streams(self._experiment.seed, round, self._first + np.flatnonzero(mine))

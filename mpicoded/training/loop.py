@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpicoded.algorithms.randomness import Streams, generator
+from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Float
 from mpicoded.data.layout import Description
 from mpicoded.data.shards import Shards
@@ -24,6 +24,8 @@ from mpicoded.training.adversary import Adversary
 from mpicoded.training.clock import Clock
 from mpicoded.training.devices import Devices, Gradients
 from mpicoded.training.evaluation import Evaluator, evaluators
+from mpicoded.training.faults import Faults
+from mpicoded.training.links import Downlink, Uplink
 from mpicoded.training.server import Server
 from mpicoded.transport.base import Transport, block, block_starts
 
@@ -35,6 +37,7 @@ class Progress(NamedTuple):
     parameters: Float[Array, " dim"]
     timings: dict[str, Array]  # seconds by phase, of each rank
     memory: dict[str, Array]  # bytes, of each rank
+    faults: Faults  # of the messages so far
     finished: bool
 
 
@@ -61,10 +64,11 @@ class Trainer:
         gradients = Gradients(experiment.model, shards, dim)
         self.evaluate = Evaluator(transport, description, gradients, evaluator, test)
         self.devices = Devices(experiment, description.subsets, first, stop, gradients, self.clock)
-        self.adversary = Adversary(experiment, transport, dim, dtype)
+        self.downlink = Downlink(experiment, transport, dim)
+        self.uplink = Uplink(experiment, transport, Adversary(experiment, transport, dim, dtype), dim, self.clock)
         self.server = Server(experiment, self.parameters, self.clock) if transport.rank == 0 else None
         self._shard_bytes = shards.nbytes + (test.nbytes if test is not None else 0)
-        self._bytes_up = self._bytes_down = 0
+        self._bytes_up = self._bytes_down = self._saturated_down = 0
 
     def train(
         self,
@@ -78,8 +82,6 @@ class Trainer:
             # A diverging run is a result, not a reason for warnings from every rank.
             with np.errstate(over="ignore", invalid="ignore"):
                 for round in range(self.experiment.rounds + 1):
-                    with self.clock.phase("broadcast"):
-                        self.transport.broadcast(self.parameters)
                     where = f"after round {round}"
                     last = round == self.experiment.rounds
                     if last or round % self.experiment.evaluate_every == 0:
@@ -93,20 +95,21 @@ class Trainer:
             raise
 
     def _round(self, round: int) -> None:
-        messages = self.devices.messages(round, self.parameters)
-        with self.clock.phase("attack"):
-            self.adversary.act(messages, round)
-        with self.clock.phase("compress"):
-            records = self.experiment.compressor.compress(messages, Streams(self.experiment.seed, round))
+        with self.clock.phase("broadcast"):
+            parameters, nonce = self.downlink.tell(self.parameters, round)
+        messages = self.devices.messages(round, parameters)
+        records, sent = self.uplink.pack(messages, round, nonce)
         with self.clock.phase("gather"):
-            gathered = self.transport.gather(records, round)
+            gathered = self.transport.gather(records, round, self.experiment.devices, sent)
         if self.server is not None and gathered is not None:
             self._bytes_up += int(gathered.arrived.sum()) * gathered.records.itemsize
-            self._bytes_down += self.experiment.devices * self.parameters.nbytes
-            self.server.step(gathered, round)
+            self._bytes_down += self.experiment.devices * self.downlink.nbytes
+            self._saturated_down += self.downlink.saturated
+            self.server.step(gathered, round, nonce)
 
     def _evaluate(self, round: int, seconds: float, last: bool, report: Callable[[Progress], None]) -> None:
         with self.clock.phase("evaluate"):
+            self.transport.broadcast(self.parameters)  # in full, whatever the devices are told
             values = self.evaluate(self.parameters)
             one_each = np.ones(self.transport.size, np.int64)
             seconds_by_phase = self.transport.collect(self.clock.seconds[None, :], one_each)
@@ -115,6 +118,7 @@ class Trainer:
             memory = self.transport.collect(np.array([[self._shard_bytes, peak]]), one_each)
         if values is None or seconds_by_phase is None or memory is None or self.server is None:
             return
+        faults = self.server.faults
         by_rank = {"shards": memory[:, 0], "peak": memory[:, 1]}
         row = {
             "round": round,
@@ -123,7 +127,9 @@ class Trainer:
             "bytes_down": self._bytes_down,
             "bytes_overhead": self.transport.overhead_bytes,
             "seconds": seconds,
-            "bad_messages": self.server.bad_messages,
+            "bad_records": int(faults.bad.sum()),
+            "missing_records": int(faults.missing.sum()),
+            "saturated": faults.saturated + self._saturated_down,
         }
         with self.clock.phase("write"):
-            report(Progress(row, self.parameters, Clock.table(seconds_by_phase), by_rank, last))
+            report(Progress(row, self.parameters, Clock.table(seconds_by_phase), by_rank, faults, last))

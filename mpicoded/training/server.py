@@ -3,10 +3,12 @@
 import numpy as np
 
 from mpicoded.algorithms.arrays import replace_unusable
+from mpicoded.algorithms.compressors import receive
 from mpicoded.algorithms.randomness import Streams
-from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.experiment import Experiment
 from mpicoded.training.clock import Clock
+from mpicoded.training.faults import Faults
 from mpicoded.transport.base import Gathered
 
 
@@ -15,21 +17,22 @@ class Server:
 
     def __init__(self, experiment: Experiment, parameters: Float[Array, " dim"], clock: Clock) -> None:
         self.parameters = parameters
-        self.bad_messages = 0
+        self.faults = Faults(experiment.devices)
         self._experiment, self._clock = experiment, clock
         self._state = experiment.optimizer.initial(parameters)
         self._vote = np.zeros_like(parameters)
         self._previous = np.zeros_like(parameters)
+        devices, dim, dtype = experiment.devices, parameters.size, parameters.dtype
+        self._ids = np.arange(devices)
+        self._messages = None if experiment.sends_vectors else np.empty((devices, dim), dtype)
+        self._memory = np.zeros((devices if experiment.memory.remembers else 0, dim), dtype)
 
-    def step(self, gathered: Gathered, round: int) -> None:
+    def step(self, gathered: Gathered, round: int, nonce: int) -> None:
         """Aggregate one round's messages and change the parameters in place."""
         experiment, clock = self._experiment, self._clock
         with clock.phase("decompress"):
-            streams = Streams(experiment.seed, round)
-            messages = experiment.compressor.decompress(gathered.records, self.parameters.size, streams)
-            votes = experiment.encoder.decode(messages, gathered.arrived)
-            votes, bad = replace_unusable(votes, gathered.arrived)
-            self.bad_messages += int(bad.sum())
+            messages, usable = self._messages_of(gathered, round, nonce)
+            votes = experiment.encoder.decode(messages, usable)
         with clock.phase("filter"):
             for item in experiment.filters:
                 votes = item.apply(votes)
@@ -38,3 +41,21 @@ class Server:
             self._previous[:] = self._vote
         with clock.phase("step"):
             experiment.optimizer.step(self.parameters, self._vote, self._state, round)
+
+    def _messages_of(
+        self, gathered: Gathered, round: int, nonce: int
+    ) -> tuple[Float[Array, "devices dim"], Bool[Array, " devices"]]:
+        """What the devices said, zero for those whose records are missing or bad, and which are neither."""
+        experiment = self._experiment
+        records, arrived = gathered
+        compressor, devices, dim = experiment.compressor, experiment.devices, self.parameters.size
+        streams = Streams(experiment.seed, round, self._ids, nonce)
+        saturated = compressor.saturated(records)
+        messages, bad = receive(compressor, records, dim, streams, arrived, devices, self._messages)
+        if experiment.memory.remembers:
+            experiment.memory.update(self._memory, messages, compressor.damping(dim))
+            messages[...] = self._memory
+            messages, too_large = replace_unusable(messages, arrived & ~bad, devices)
+            bad |= too_large
+        self.faults.note(round, arrived, bad, saturated)
+        return messages, arrived & ~bad

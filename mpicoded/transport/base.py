@@ -27,15 +27,18 @@ class Transport(Protocol):
     description: str
     """The MPI library, or that there is none."""
     overhead_bytes: int
-    """Bytes that all calls of ``gather`` moved beside the records so far: headers of round and count."""
+    """Bytes that all calls of ``gather`` moved beside the records so far: headers of round, count and who sent."""
 
     def broadcast(self, array: Array) -> None:
         """Copy rank 0's array into everyone's, in place."""
 
-    def gather(self, records: Array, round: int) -> Gathered | None:
-        """Bring the records of all devices to rank 0, in device order; the others get None.
+    def gather(
+        self, records: Array, round: int, devices: int, sent: Bool[Array, " records"] | None = None
+    ) -> Gathered | None:
+        """Bring the records of all ``devices`` to rank 0, in device order; the others get None.
 
-        Ranks host contiguous blocks of devices (see ``block``).
+        Ranks host contiguous blocks of devices (see ``block``). ``sent``: which of this rank's devices send at all;
+        the records of the others do not travel.
         """
 
     def share(self, rows: Array, counts: Array, out: Array) -> Array:

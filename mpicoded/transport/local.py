@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mpicoded.algorithms.shapes import Array
+from mpicoded.algorithms.shapes import Array, Bool
 from mpicoded.transport.base import Gathered
 
 
@@ -17,9 +17,11 @@ class LocalTransport:
     def broadcast(self, array: Array) -> None:
         """Nothing to copy."""
 
-    def gather(self, records: Array, round: int) -> Gathered | None:
+    def gather(
+        self, records: Array, round: int, devices: int, sent: Bool[Array, " records"] | None = None
+    ) -> Gathered | None:
         """The records themselves."""
-        return Gathered(records, np.ones(len(records), bool))
+        return Gathered(records, np.ones(len(records), bool) if sent is None else sent)
 
     def share(self, rows: Array, counts: Array, out: Array) -> Array:
         """The rows themselves."""

@@ -13,7 +13,7 @@ from typing import Any
 import mpi4py
 import numpy as np
 
-from mpicoded.algorithms.shapes import Array
+from mpicoded.algorithms.shapes import Array, Bool
 from mpicoded.errors import InputError
 from mpicoded.transport.base import Gathered, block_sizes, decode_text, encode_text
 
@@ -27,7 +27,10 @@ try:
 except RuntimeError as error:  # mpi4py is there, an MPI library is not
     raise InputError(f"no MPI library was found: {error}") from None
 
-_HEADER = 2  # round, number of records
+
+def _header(devices: int) -> np.dtype[Any]:
+    """What goes before a rank's records: the round, their number, and a bit for each device: whether it sends."""
+    return np.dtype([("round", "<i8"), ("count", "<i8"), ("sent", "u1", (-(-devices // 8),))])
 
 
 def library_version() -> str:
@@ -46,7 +49,7 @@ class MpiTransport:
         self.size: int = self._comm.size
         self.description = library_version()
         self.overhead_bytes = 0
-        self._headers = np.empty((self.size, _HEADER), np.int64)
+        self._headers = np.empty(0, _header(0))
         self._received = np.empty(0, np.uint8)
         self._types: dict[int, Any] = {}
 
@@ -54,23 +57,44 @@ class MpiTransport:
         """One Bcast of the array's bytes."""
         self._comm.Bcast(self._items(array.reshape(-1)))
 
-    def gather(self, records: Array, round: int) -> Gathered | None:
-        """A Gather of the headers, then a Gatherv of the records, each straight into its place."""
-        header = np.array([round, len(records)], np.int64)
-        self._comm.Gather(header, self._headers if self.rank == 0 else None)
-        self.overhead_bytes += self._headers.nbytes
+    def gather(
+        self, records: Array, round: int, devices: int, sent: Bool[Array, " records"] | None = None
+    ) -> Gathered | None:
+        """A Gather of the headers, then a Gatherv of the records that are sent, each straight into its place."""
+        if sent is None:
+            sent = np.ones(len(records), bool)
+        elif not sent.all():
+            records = records[sent]
+        sizes = block_sizes(devices, self.size)
+        largest = int(sizes.max())
+        header = np.zeros(1, _header(largest))
+        bits = np.packbits(sent, bitorder="little")
+        header["round"], header["count"] = round, len(records)
+        header["sent"][0, : len(bits)] = bits
+        if self.rank == 0 and self._headers.dtype != header.dtype:
+            self._headers = np.empty(self.size, header.dtype)
+        one = self._item_type(header.nbytes)
+        self._comm.Gather([header, 1, one], [self._headers, 1, one] if self.rank == 0 else None)
+        self.overhead_bytes += self.size * header.nbytes
         if self.rank != 0:
             self._gatherv(records, None, None)
             return None
-        counts = self._headers[:, 1]
-        if (self._headers[:, 0] != round).any() or (counts != block_sizes(int(counts.sum()), self.size)).any():
+        counts = self._headers["count"].copy()
+        exists = np.arange(largest) < sizes[:, None]
+        told = np.unpackbits(self._headers["sent"], axis=1, count=largest, bitorder="little").astype(bool) & exists
+        if (self._headers["round"] != round).any() or (told.sum(axis=1) != counts).any():
             raise RuntimeError(f"in round {round} the ranks sent these rounds and counts: {self._headers.tolist()}")
-        needed = int(counts.sum()) * records.itemsize
-        if self._received.size != needed:
-            self._received = np.empty(needed, np.uint8)
-        gathered = self._received.view(records.dtype)
-        self._gatherv(records, counts, gathered)
-        return Gathered(gathered, np.ones(len(gathered), bool))
+        if self._received.size != devices * records.itemsize:
+            self._received = np.empty(devices * records.itemsize, np.uint8)
+        everyone = self._received.view(records.dtype)
+        arrived = told[exists]
+        if arrived.all():
+            self._gatherv(records, counts, everyone)
+        else:
+            dense = np.empty(int(counts.sum()), records.dtype)
+            self._gatherv(records, counts, dense)
+            everyone[arrived] = dense
+        return Gathered(everyone, arrived)
 
     def share(self, rows: Array, counts: Array, out: Array) -> Array:
         """An Allgatherv of rows."""

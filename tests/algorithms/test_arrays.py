@@ -115,7 +115,7 @@ def test_unusable_votes_become_zero_and_are_counted(value, library):
     votes[2, 1] = value
     votes[4] = value
     arrived = np.ones(6, bool)
-    result, bad = replace_unusable(library.asarray(votes.copy()), library.asarray(arrived))
+    result, bad = replace_unusable(library.asarray(votes.copy()), library.asarray(arrived), len(votes))
     expected = votes.copy()
     expected[[2, 4]] = 0.0
     np.testing.assert_array_equal(np.asarray(result), expected)
@@ -126,7 +126,7 @@ def test_missing_votes_become_zero_and_are_not_bad():
     votes = draw((4, 3))
     votes[1] = np.nan  # what lay in the memory
     arrived = np.array([True, False, True, False])
-    result, bad = replace_unusable(votes.copy(), arrived)
+    result, bad = replace_unusable(votes.copy(), arrived, len(votes))
     assert not bad.any()
     assert not result[~arrived].any()
     np.testing.assert_array_equal(result[arrived], votes[arrived])
@@ -134,7 +134,7 @@ def test_missing_votes_become_zero_and_are_not_bad():
 
 def test_usable_votes_are_left_alone():
     votes = draw((4, 3))
-    result, bad = replace_unusable(votes, np.ones(4, bool))
+    result, bad = replace_unusable(votes, np.ones(4, bool), 4)
     assert result is votes
     np.testing.assert_array_equal(result, draw((4, 3)))
     assert not bad.any()
@@ -146,8 +146,8 @@ def test_usable_votes_have_finite_distances(dtype):
     limit = np.sqrt(np.finfo(dtype).max / (16 * 9))
     huge = (votes / np.linalg.norm(votes, axis=1, keepdims=True) * limit * 0.99).astype(dtype)
     huge[1] = -huge[0]
-    kept, bad = replace_unusable(huge, np.ones(9, bool))
+    kept, bad = replace_unusable(huge, np.ones(9, bool), 9)
     assert not bad.any()
     assert np.isfinite(squared_distances(kept).sum(axis=1)).all()
-    _, bad = replace_unusable((1.02 * huge).astype(dtype), np.ones(9, bool))
+    _, bad = replace_unusable((1.02 * huge).astype(dtype), np.ones(9, bool), 9)
     assert bad.all()

@@ -15,12 +15,12 @@ STREAMS = Streams(3, 7)
 
 def test_words_stay_what_they_are():
     """An experiment of today must have the same bits tomorrow."""
-    assert STREAMS.words("gaussian", np.array([5]), 3)[0].tolist() == [
+    assert STREAMS.of(np.array([5])).words("gaussian", 3)[0].tolist() == [
         0x8273670C50A26805,
         0x74BD97833FD21F8B,
         0x4C1036289F7C948F,
     ]
-    assert STREAMS.words("gaussian", np.array([5]), 9)[0, [0, 8]].tolist() == [
+    assert STREAMS.of(np.array([5])).words("gaussian", 9)[0, [0, 8]].tolist() == [
         0x6022D03019C19A45,
         0x5AA4D76EDD70981A,
     ]
@@ -30,7 +30,7 @@ def test_words_stay_what_they_are():
 
 def test_numbers_stay_what_they_are():
     expected = [[-1.4755044822971928, -0.017823903482297298], [-0.348292678130892, -0.9826449132476087]]
-    np.testing.assert_allclose(STREAMS.normal("gaussian", np.array([0, 5]), 3)[:, :2], expected, rtol=1e-13)
+    np.testing.assert_allclose(STREAMS.of(np.array([0, 5])).normal("gaussian", 3)[:, :2], expected, rtol=1e-13)
     assert generator(0, "permutation", 1).permutation(8).tolist() == [1, 3, 4, 5, 7, 2, 6, 0]
     assert generator(0, "allocation").integers(0, 1000, 4).tolist() == [220, 928, 149, 486]
 
@@ -52,15 +52,15 @@ def test_no_rows():
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 9])
 def test_no_word_comes_twice(width):
-    words = STREAMS.words("gaussian", np.arange(200), width)
+    words = STREAMS.of(np.arange(200)).words("gaussian", width)
     assert len(np.unique(words)) == words.size
 
 
 def test_seed_round_and_purpose_name_the_stream():
     ids = np.arange(4)
     others = [Streams(4, 7), Streams(3, 8), Streams(7, 3), Streams(3, 0)]
-    words = [streams.words("gaussian", ids, 4) for streams in (STREAMS, *others)]
-    words += [STREAMS.words("mini_batch", ids, 4)]
+    words = [streams.of(ids).words("gaussian", 4) for streams in (STREAMS, *others)]
+    words += [STREAMS.of(ids).words("mini_batch", 4)]
     assert len(np.unique(words)) == 6 * 16
 
 
@@ -85,7 +85,7 @@ def test_the_rounds_generator_is_that_of_its_number():
 
 
 def test_uniform_numbers():
-    numbers = STREAMS.uniform("mini_batch", np.arange(400), 501)
+    numbers = STREAMS.of(np.arange(400)).uniform("mini_batch", 501)
     assert numbers.min() >= 0
     assert numbers.max() < 1
     assert stats.kstest(numbers.ravel(), "uniform").pvalue > 1e-3
@@ -93,7 +93,7 @@ def test_uniform_numbers():
 
 @pytest.mark.parametrize("width", [501, 500])
 def test_normal_numbers(width):
-    numbers = STREAMS.normal("gaussian", np.arange(400), width)
+    numbers = STREAMS.of(np.arange(400)).normal("gaussian", width)
     assert numbers.shape == (400, width)
     assert stats.kstest(numbers.ravel(), "norm").pvalue > 1e-3
     for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
@@ -101,7 +101,7 @@ def test_normal_numbers(width):
 
 
 def test_normal_numbers_are_uncorrelated():
-    numbers = STREAMS.normal("gaussian", np.arange(5000), 20)
+    numbers = STREAMS.of(np.arange(5000)).normal("gaussian", 20)
     columns = np.concatenate([numbers, numbers**2], axis=1)
     assert np.abs(np.corrcoef(columns.T) - np.eye(40)).max() < 5 / np.sqrt(5000)
 
@@ -112,5 +112,5 @@ def test_extreme_words_give_finite_numbers(monkeypatch, word):
         return np.full((len(ids), width), word, np.uint64)
 
     monkeypatch.setattr(Streams, "words", words)
-    assert (STREAMS.uniform("gaussian", np.arange(3), 4) < 1).all()
-    assert np.abs(STREAMS.normal("gaussian", np.arange(3), 4)).max() < 9
+    assert (STREAMS.of(np.arange(3)).uniform("gaussian", 4) < 1).all()
+    assert np.abs(STREAMS.of(np.arange(3)).normal("gaussian", 4)).max() < 9

@@ -18,6 +18,13 @@ ALLOCATION = {"redundancy": 3, "copies_spread": "2 to 4", "lost": 0, "storage": 
 PARAMETERS = np.linspace(0, 1, 7)
 TIMINGS = {"gradients": np.array([0.5, 0.25]), "gather": np.array([0.1, 0.2])}
 MEMORY = {"shards": np.array([800.0, 1600.0]), "peak": np.array([1e8, 2e8])}
+BAD = {
+    "bad": np.array([0, 3, 0]),
+    "rank": np.array([0, 0, 1]),
+    "host": np.array(["one", "one", "zwei ×"], object),
+    "most_at_once": 2,
+    "events": {"round": np.array([1, 4]), "host": np.array([], object), "left_out": 5},
+}
 ROW = dict.fromkeys(UNITS, 0.0)
 
 
@@ -42,7 +49,7 @@ def row(number):
 
 
 def write(made, *, finished=True):
-    made.write(PARAMETERS, TIMINGS, MEMORY, finished=finished)
+    made.write(PARAMETERS, TIMINGS, MEMORY, BAD, finished=finished)
 
 
 @pytest.fixture
@@ -66,6 +73,10 @@ def test_what_was_written_is_loaded(path):
         assert set(found) == set(expected)
         for name, values in expected.items():
             np.testing.assert_array_equal(found[name], values)
+    for found, expected in ((results.bad_records, BAD), (results.bad_records["events"], BAD["events"])):
+        assert set(found) == set(expected)
+        for name in set(expected) - {"events"}:
+            np.testing.assert_array_equal(found[name], expected[name])
     np.testing.assert_array_equal(results.allocation.pop("copies"), [2, 4, 3])
     assert results.allocation == ALLOCATION
 
@@ -75,7 +86,15 @@ def test_history_keeps_values_and_kinds(path):
     history = load_results(path).history
     assert set(history) == set(UNITS)
     for name, values in history.items():
-        integer = name in {"round", "bytes_up", "bytes_down", "bytes_overhead", "bad_messages"}
+        integer = name in {
+            "round",
+            "bytes_up",
+            "bytes_down",
+            "bytes_overhead",
+            "bad_records",
+            "missing_records",
+            "saturated",
+        }
         assert values.dtype == (np.int64 if integer else np.float64)
         np.testing.assert_array_equal(values, [row(number)[name] for number in range(3)])
 
@@ -103,7 +122,7 @@ def test_any_number_of_hosts_and_warnings(path, hosts, warnings):
 
 
 def test_file_without_timings_and_memory_is_loaded(path):
-    writer(path).write(PARAMETERS, {}, {}, finished=False)
+    writer(path).write(PARAMETERS, {}, {}, {}, finished=False)
     results = load_results(path)
     assert (results.timings, results.memory) == ({}, {})
 
@@ -132,7 +151,7 @@ def test_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path, path):
     made = writer(path)
     write(made)
     with pytest.raises(TypeError):
-        made.write(np.array([object()]), TIMINGS, MEMORY, finished=True)
+        made.write(np.array([object()]), TIMINGS, MEMORY, BAD, finished=True)
     assert os.listdir(tmp_path) == ["run.h5"]
     np.testing.assert_array_equal(load_results(path).parameters, PARAMETERS)
 
@@ -145,7 +164,7 @@ def test_full_disk_leaves_the_old_file_and_no_temporary_one(tmp_path, path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
         "made = ResultWriter('run.h5', '', versions={}, mpi='', hosts=[], allocation={}, copies=np.ones(1),"
         " warnings=[])\n"
-        "made.write(np.ones(100_000), {}, {}, finished=True)\n"
+        "made.write(np.ones(100_000), {}, {}, {}, finished=True)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert "File too large" in ended.stderr

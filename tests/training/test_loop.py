@@ -176,7 +176,7 @@ def test_a_message_of_nan_is_replaced_counted_and_survived(tmp_path, monkeypatch
     monkeypatch.setattr(trainer.devices, "messages", broken)
     rows = []
     trainer.train(lambda progress: rows.append(progress.row))
-    assert rows[-1]["bad_messages"] == 3 * 8
+    assert rows[-1]["bad_records"] == 3 * 8
     assert np.isfinite(trainer.parameters).all()
     assert rows[-1]["loss"] < rows[0]["loss"]
 
@@ -188,7 +188,7 @@ def test_a_diverging_run_ends_and_says_so(tmp_path):
     trainer = trainer_of(path, 20, optimizer={"step_size": 1e150}, aggregator={"name": "mean"})
     trainer.train(lambda progress: rows.append(progress.row))
     assert rows[-1]["round"] == 8
-    assert rows[-1]["bad_messages"] > 0
+    assert rows[-1]["bad_records"] > 0
 
 
 @pytest.mark.mpi

@@ -1,0 +1,173 @@
+"""What all compressors share, dense messages, and how the server takes records that nobody vouches for."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from mpicoded.algorithms.arrays import replace_unusable
+from mpicoded.algorithms.component import Component
+from mpicoded.algorithms.randomness import Streams
+from mpicoded.algorithms.shapes import Array, Bool, Float, Int
+from mpicoded.errors import InputError
+
+WireFloat = Literal["float64", "float32", "float16"]
+"""What a number may travel as."""
+
+_BLOCK = 1 << 16  # numbers worked at a time: a few arrays of them fit a core's own cache
+
+
+class Compressor(Component):
+    """Base of the compressors.
+
+    Each row of ``vectors`` gives a record of its own: the same one whatever rows stand beside it. ``streams`` hold the
+    random rows of the devices that send; both sides have them, so no random number is ever sent.
+    """
+
+    wire: ClassVar[str] = ""
+    """Bits of a record, for dim p and b bits a float."""
+    error: ClassVar[str] = ""
+    """Unbiased with which delta, or biased with which contraction."""
+
+    @property
+    def common(self) -> bool:
+        """Whether all devices use the same random numbers in a round, those that the server's nonce decides."""
+        return False
+
+    def check(self, dim: int, dtype: Any) -> None:
+        """Raise InputError where vectors of ``dim`` numbers of type ``dtype`` cannot be compressed so."""
+
+    def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
+        """The record of one message."""
+        raise NotImplementedError
+
+    def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
+        """One record for each vector, in ``out`` where it is given."""
+        raise NotImplementedError
+
+    def decompress(
+        self, records: Array, dim: int, streams: Streams, out: Float[Array, "messages dim"] | None = None
+    ) -> Float[Array, "messages dim"]:
+        """The vectors that the records stand for, in ``out`` or as new float64.
+
+        Any bytes are taken without an error; what is not ``sound`` gives vectors that mean nothing.
+        """
+        raise NotImplementedError
+
+    def sound(self, records: Array, dim: int) -> Bool[Array, " messages"]:
+        """Which records could come from ``compress``; what the vectors show, as NaN does, is not looked for."""
+        return np.ones(len(records), bool)
+
+    def saturated(self, records: Array) -> Int[Array, " messages"]:
+        """How many numbers of each record stand at the limit of a wire's type shorter than what is computed."""
+        return np.zeros(len(records), np.int64)
+
+    def variance(self, dim: int) -> float | None:
+        """delta, the bound of E ||C(x) - x||^2 / ||x||^2 of an unbiased compressor; None for a biased one."""
+        raise NotImplementedError
+
+    def contraction(self, dim: int) -> float | None:
+        """alpha in E ||c C(x) - x||^2 <= (1 - alpha) ||x||^2 with c = ``damping``; None where there is none above 0."""
+        delta = self.variance(dim)
+        return None if delta is None else 1 / (1 + delta)
+
+    def damping(self, dim: int) -> float:
+        """The factor that makes the compressor contractive: 1/(1 + delta) for an unbiased one."""
+        delta = self.variance(dim)
+        return 1.0 if delta is None else 1 / (1 + delta)
+
+
+class NoCompression(Compressor, tag="none"):
+    """Dense vectors; as they are, without a copy on either side, unless ``dtype`` makes them shorter on the wire."""
+
+    source: ClassVar[str] = "baseline"
+    wire: ClassVar[str] = "p b"
+    error: ClassVar[str] = "exact in the wire's type"
+    dtype: WireFloat | None = None
+
+    def check(self, dim: int, dtype: Any) -> None:
+        """Not wider than what is computed."""
+        check_wire(self, self.dtype, dtype)
+
+    def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
+        """``dim`` numbers."""
+        return np.dtype([("values", self.dtype or dtype, (dim,))])
+
+    def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
+        """The same memory, seen as records, or numbers of the wire's type."""
+        layout = self.layout(vectors.shape[1], vectors.dtype)
+        if layout["values"].base == vectors.dtype and out is None:
+            return vectors.view(layout)[:, 0]
+        records = np.empty(len(vectors), layout) if out is None else out
+        to_wire(vectors, records["values"])
+        return records
+
+    def decompress(
+        self, records: Array, dim: int, streams: Streams, out: Float[Array, "messages dim"] | None = None
+    ) -> Float[Array, "messages dim"]:
+        """The same memory, seen as vectors, where ``out`` is not given."""
+        values: Array = records["values"]
+        if out is None:
+            return values
+        out[...] = values
+        return out
+
+    def saturated(self, records: Array) -> Int[Array, " messages"]:
+        """Numbers at the limit of a shorter type."""
+        return at_limit(records["values"]) if self.dtype else super().saturated(records)
+
+    def variance(self, dim: int) -> float | None:
+        """Nothing is lost but digits."""
+        return 0.0
+
+
+def receive(
+    compressor: Compressor,
+    records: Array,
+    dim: int,
+    streams: Streams,
+    arrived: Bool[Array, " messages"],
+    devices: int,
+    out: Float[Array, "messages dim"] | None = None,
+) -> tuple[Float[Array, "messages dim"], Bool[Array, " messages"]]:
+    """The vectors of records that nobody vouches for, and which records were bad although they arrived.
+
+    Every vector is finite, and short enough that distances between ``devices`` of them are: those of bad and of
+    missing records are zero.
+    """
+    with np.errstate(all="ignore"):  # a bad record may hold anything
+        sound = compressor.sound(records, dim)
+        vectors = compressor.decompress(records, dim, streams, out)
+    vectors, unusable = replace_unusable(vectors, arrived & sound, devices)
+    return vectors, arrived & (~sound | unusable)
+
+
+def blocks(rows: int, dim: int) -> Iterator[slice]:
+    """Slices of rows that together hold about as many numbers as the cache takes, at least one row each."""
+    step = max(1, _BLOCK // max(dim, 1))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def to_wire(values: Float[Array, "*shape"], out: Float[Array, "*shape"]) -> None:
+    """Copy numbers into ``out``'s type; finite ones that it cannot hold become its largest, of the same sign."""
+    if out.dtype.itemsize >= values.dtype.itemsize:
+        out[...] = values
+        return
+    limit = values.dtype.type(np.finfo(out.dtype).max)
+    with np.errstate(over="ignore"):  # comparisons with NaN are false, and infinite values stay what they are
+        out[...] = values
+        if np.isinf(out).any():
+            beyond = np.isinf(out) & np.isfinite(values)
+            out[beyond] = np.copysign(limit, values[beyond]).astype(out.dtype)
+
+
+def at_limit(values: Float[Array, "messages numbers"]) -> Int[Array, " messages"]:
+    """How many numbers of each row are the largest of their type."""
+    return np.count_nonzero(np.abs(values) == np.finfo(values.dtype).max, axis=1)
+
+
+def check_wire(part: Component, wire: str | None, dtype: Any) -> None:
+    """Raise InputError where numbers would travel in a wider type than they are computed in."""
+    if wire is not None and np.dtype(wire).itemsize > np.dtype(dtype).itemsize:
+        raise InputError(f"{part.name()}: {wire} on the wire is wider than the {np.dtype(dtype)} that is computed")

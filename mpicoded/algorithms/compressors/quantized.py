@@ -1,0 +1,204 @@
+"""Compressors that send every coordinate in few bits: levels (``qsgd``), powers of two (``natural``), ``sign``."""
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+import numpy as np
+
+from mpicoded.algorithms.compressors.base import Compressor, blocks
+from mpicoded.algorithms.compressors.packing import Digits, pack_bits, packed_bytes, unpack_bits
+from mpicoded.algorithms.randomness import Streams
+from mpicoded.algorithms.shapes import Array, Bool, Float
+
+_MANTISSA = {"float64": 52, "float32": 23}
+
+
+class Qsgd(Compressor):
+    """The norm, and each coordinate's share of it rounded at random to one of 2 levels + 1 multiples of 1/levels.
+
+    C(x) = ||x|| l / s with l = floor(s x / ||x|| + u), u uniform in [0, 1): E l = s x / ||x||. The digits l + s of base
+    2s + 1 lie in 64-bit words, as many as fit, the last word cut to bytes.
+    """
+
+    source: ClassVar[str] = "Alistarh et al. 2017"
+    wire: ClassVar[str] = "b + ceil(p log2(2 levels + 1)), and what 64-bit words leave unused"
+    error: ClassVar[str] = "unbiased, delta <= min(p/levels^2, sqrt(p)/levels)"
+    levels: Annotated[int, msgspec.Meta(ge=1, le=32767)] = 1
+
+    def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
+        """The norm and the packed digits."""
+        return np.dtype([("norm", dtype), ("digits", "u1", (self._digits(dim).nbytes,))])
+
+    def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
+        """Round at random, with 32 random bits a coordinate."""
+        count, dim = vectors.shape
+        records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
+        packing = self._digits(dim)
+        columns = packing.words * packing.per_word
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # what an attacker forged may be NaN or inf
+            for rows in blocks(count, dim):
+                norm, unit = _norms(vectors[rows])
+                records["norm"][rows] = norm
+                digits = np.zeros((len(norm), columns))
+                place = digits[:, :dim]
+                uniform = streams.of(streams.ids[rows]).half_words("qsgd", dim)
+                np.multiply(uniform, 2.0**-32, out=place)
+                place += unit * self.levels
+                np.floor(place, out=place)
+                place += self.levels
+                np.clip(place, 0, 2 * self.levels, out=place)  # a sum may have been rounded up
+                packing.pack(digits, records["digits"][rows])
+        return records
+
+    def decompress(
+        self, records: Array, dim: int, streams: Streams, out: Float[Array, "messages dim"] | None = None
+    ) -> Float[Array, "messages dim"]:
+        """The norm times each level."""
+        if out is None:
+            out = np.empty((len(records), dim))
+        packing = self._digits(dim)
+        for rows in blocks(len(records), dim):
+            levels = packing.unpack(records["digits"][rows], self.levels, out.dtype)[:, :dim]
+            norm = records["norm"][rows].astype(out.dtype, copy=False)
+            np.multiply(levels, norm[:, None] / self.levels, out=out[rows])
+        return out
+
+    def sound(self, records: Array, dim: int) -> Bool[Array, " messages"]:
+        """A finite norm that is not negative, and levels in range."""
+        norm = records["norm"]
+        return np.isfinite(norm) & (norm >= 0) & self._digits(dim).in_range(records["digits"])
+
+    def variance(self, dim: int) -> float | None:
+        """min(p/s^2, sqrt(p)/s)."""
+        return float(min(dim / self.levels**2, dim**0.5 / self.levels))
+
+    def _digits(self, dim: int) -> Digits:
+        return Digits.of(2 * self.levels + 1, dim)
+
+
+class Natural(Compressor):
+    """The sign, and the size rounded at random to one of the two powers of two around it, as its exponent alone.
+
+    Below the smallest normal number the two are zero and that number: unbiased too, with a larger delta. An exponent of
+    NaN or inf, which no finite number gets, is not looked for in the records: it gives a vector that is not finite.
+    """
+
+    source: ClassVar[str] = "Horvath et al. 2022"
+    wire: ClassVar[str] = "12 p from float64, 9 p from float32"
+    error: ClassVar[str] = "unbiased, delta = 1/8 for normal numbers"
+
+    def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
+        """A code of sign and exponent for each coordinate, without gaps."""
+        bits = 8 * np.dtype(dtype).itemsize - _MANTISSA[np.dtype(dtype).name]
+        return np.dtype([(f"codes_{np.dtype(dtype).name}", "u1", (packed_bytes(dim, bits),))])
+
+    def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
+        """Random bits added below the exponent carry into it as often as they should."""
+        count, dim = vectors.shape
+        records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
+        unsigned, mantissa, bits = _parts(vectors.dtype)
+        (field,) = records.dtype.names
+        infinite = unsigned.type((1 << bits - 1) - 1)
+        for rows in blocks(count, dim):
+            sizes = np.abs(vectors[rows]).view(unsigned)
+            own = streams.of(streams.ids[rows])
+            words = own.words("natural", dim) if unsigned.itemsize == 8 else own.half_words("natural", dim)
+            codes = (sizes + (words >> unsigned.type(bits))) >> unsigned.type(mantissa)
+            # What is finite stays so: past the largest power of two there is none to round up to.
+            codes = np.minimum(codes, infinite - (sizes >> unsigned.type(mantissa) != infinite))
+            codes |= np.signbit(vectors[rows]).astype(unsigned) << unsigned.type(bits - 1)
+            pack_bits(codes, bits, records[field][rows])
+        return records
+
+    def decompress(
+        self, records: Array, dim: int, streams: Streams, out: Float[Array, "messages dim"] | None = None
+    ) -> Float[Array, "messages dim"]:
+        """Sign and exponent over a mantissa of zeros."""
+        if out is None:
+            out = np.empty((len(records), dim))
+        unsigned, mantissa, bits = self._parts(records)
+        (field,) = records.dtype.names
+        for rows in blocks(len(records), dim):
+            codes = unpack_bits(records[field][rows], dim, bits).astype(unsigned, copy=False)
+            out[rows] = (codes << unsigned.type(mantissa)).view(f"f{unsigned.itemsize}")
+        return out
+
+    def variance(self, dim: int) -> float | None:
+        """1/8."""
+        return 0.125
+
+    @staticmethod
+    def _parts(records: Array) -> tuple[np.dtype[Any], int, int]:
+        return _parts(np.dtype(records.dtype.names[0].removeprefix("codes_")))
+
+
+class Sign(Compressor):
+    """The signs (of zero: plus), and with ``scaled`` the mean absolute value, by which they are multiplied; biased."""
+
+    source: ClassVar[str] = "Bernstein et al. 2018; scaled: Karimireddy et al. 2019"
+    wire: ClassVar[str] = "p, and b more where scaled"
+    error: ClassVar[str] = "biased; scaled: contraction at least 1/p"
+    scaled: bool = True
+
+    def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
+        """One bit a coordinate."""
+        signs = ("signs", "u1", (packed_bytes(dim, 1),))
+        return np.dtype([("scale", dtype), signs] if self.scaled else [signs])
+
+    def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
+        """Signs as bits, minus as one."""
+        count, dim = vectors.shape
+        records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
+        with np.errstate(invalid="ignore", over="ignore"):
+            for rows in blocks(count, dim):
+                part = vectors[rows]
+                records["signs"][rows] = np.packbits(part < 0, axis=1, bitorder="little")
+                if self.scaled:
+                    sizes = np.abs(part)
+                    largest = sizes.max(axis=1, keepdims=True)
+                    unit = sizes / np.where(largest > 0, largest, 1)  # the sum of what is large would overflow
+                    records["scale"][rows] = largest[:, 0] * unit.mean(axis=1)
+        return records
+
+    def decompress(
+        self, records: Array, dim: int, streams: Streams, out: Float[Array, "messages dim"] | None = None
+    ) -> Float[Array, "messages dim"]:
+        """Plus or minus the scale."""
+        if out is None:
+            out = np.empty((len(records), dim))
+        for rows in blocks(len(records), dim):
+            minus = np.unpackbits(records["signs"][rows], axis=1, count=dim, bitorder="little")
+            out[rows] = 1 - 2 * minus.astype(np.int8)
+            if self.scaled:
+                out[rows] *= records["scale"][rows].astype(out.dtype, copy=False)[:, None]
+        return out
+
+    def sound(self, records: Array, dim: int) -> Bool[Array, " messages"]:
+        """A finite scale that is not negative."""
+        if not self.scaled:
+            return super().sound(records, dim)
+        return np.isfinite(records["scale"]) & (records["scale"] >= 0)
+
+    def variance(self, dim: int) -> float | None:
+        """Biased."""
+        return None
+
+    def contraction(self, dim: int) -> float | None:
+        """||x||_1^2 / (p ||x||^2) >= 1/p where scaled; none otherwise, whatever the size of x."""
+        return 1 / dim if self.scaled else None
+
+
+def _norms(vectors: Float[Array, "rows dim"]) -> tuple[Float[Array, " rows"], Float[Array, "rows dim"]]:
+    """The norms, largest finite number at most, and the vectors divided by them; NaN where a vector is not finite."""
+    largest = np.abs(vectors).max(axis=1)
+    unit = vectors / np.where(largest > 0, largest, 1)[:, None]  # no square overflows, none of all is lost
+    length = np.sqrt(np.sum(unit * unit, axis=1))  # at least 1, since the largest has become 1
+    unit /= np.where(length > 0, length, 1)[:, None]
+    norm = largest * length
+    return np.where(np.isfinite(largest), np.minimum(norm, np.finfo(norm.dtype).max), np.nan), unit
+
+
+def _parts(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], int, int]:
+    """The unsigned integers of a float's size, the bits of its mantissa, and those of sign and exponent."""
+    mantissa = _MANTISSA[np.dtype(dtype).name]
+    return np.dtype(f"u{dtype.itemsize}"), mantissa, 8 * dtype.itemsize - mantissa

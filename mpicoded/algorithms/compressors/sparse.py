@@ -1,0 +1,171 @@
+"""Compressors that send some of the coordinates: at random (``rand_k``) or the largest (``top_k``)."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mpicoded.algorithms.component import Component, PositiveCount
+from mpicoded.algorithms.compressors.base import Compressor, WireFloat, at_limit, blocks, check_wire, to_wire
+from mpicoded.algorithms.compressors.packing import pack_bits, packed_bytes, unpack_bits
+from mpicoded.algorithms.randomness import Streams
+from mpicoded.algorithms.shapes import Array, Bool, Float, Int
+from mpicoded.errors import InputError
+
+
+class RandK(Compressor):
+    """``kept`` coordinates at random, times p/kept, of each message (or of all: ``shared``).
+
+    The places are drawn on both sides from the seed and never sent. With ``shared = true`` all devices keep the same
+    places of a round, which the nonce decides that the server broadcasts with the parameters: honest messages then stay
+    as near to each other as they were. Numbers travel unscaled, as ``dtype`` or as they were computed.
+    """
+
+    source: ClassVar[str] = "Wangni et al. 2018; Com-LAD, arXiv 2603.28780"
+    wire: ClassVar[str] = "kept × b"
+    error: ClassVar[str] = "unbiased, delta = p/kept - 1 (shared: one error common to all devices)"
+    kept: PositiveCount
+    shared: bool = False
+    dtype: WireFloat | None = None
+
+    @property
+    def common(self) -> bool:
+        """Where the places are shared."""
+        return self.shared
+
+    def check(self, dim: int, dtype: Any) -> None:
+        """At most all of the coordinates."""
+        _check_kept(self, self.kept, dim)
+        check_wire(self, self.dtype, dtype)
+
+    def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
+        """``kept`` numbers, in the order of their places."""
+        return np.dtype([("values", self.dtype or dtype, (self.kept,))])
+
+    def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
+        """Pick the numbers at the places."""
+        count, dim = vectors.shape
+        records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
+        values = records["values"]
+        if self.shared:
+            places = self._places(streams.shared(), dim)[0]
+            if values.dtype == vectors.dtype and values.flags.c_contiguous:
+                np.take(vectors, places, axis=1, out=values, mode="clip")
+            else:
+                to_wire(np.take(vectors, places, axis=1), values)
+            return records
+        for rows in blocks(count, 8 * self.kept):
+            places = self._places(streams.of(streams.ids[rows]), dim)
+            to_wire(np.take_along_axis(vectors[rows], places, axis=1), values[rows])
+        return records
+
+    def decompress(
+        self, records: Array, dim: int, streams: Streams, out: Float[Array, "messages dim"] | None = None
+    ) -> Float[Array, "messages dim"]:
+        """The numbers times p/kept at their places, zero elsewhere."""
+        if out is None:
+            out = np.empty((len(records), dim))
+        scale = out.dtype.type(dim / self.kept)
+        out.fill(0)
+        if self.shared:
+            places = self._places(streams.shared(), dim)[0]
+            out[:, places] = _scaled(records["values"], scale)
+            return out
+        for rows in blocks(len(records), 8 * self.kept):
+            places = self._places(streams.of(streams.ids[rows]), dim)
+            np.put_along_axis(out[rows], places, _scaled(records["values"][rows], scale), axis=1)
+        return out
+
+    def saturated(self, records: Array) -> Int[Array, " messages"]:
+        """Numbers at the limit of a shorter type."""
+        return at_limit(records["values"]) if self.dtype else super().saturated(records)
+
+    def variance(self, dim: int) -> float | None:
+        """p/kept - 1."""
+        return dim / self.kept - 1
+
+    def _places(self, streams: Streams, dim: int) -> Int[Array, "messages kept"]:
+        return streams.choices("rand_k", dim, self.kept)
+
+
+class TopK(Compressor):
+    """The ``kept`` coordinates of largest absolute value, with their places; biased."""
+
+    source: ClassVar[str] = "Aji and Heafield 2017; Stich et al. 2018"
+    wire: ClassVar[str] = "kept × (b + ceil(log2 p))"
+    error: ClassVar[str] = "biased, contraction kept/p"
+    kept: PositiveCount
+    dtype: WireFloat | None = None
+
+    def check(self, dim: int, dtype: Any) -> None:
+        """At most all of the coordinates."""
+        _check_kept(self, self.kept, dim)
+        check_wire(self, self.dtype, dtype)
+
+    def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
+        """``kept`` numbers and their places, ascending, in as few bits as write dim - 1."""
+        places = packed_bytes(self.kept, _place_bits(dim))
+        return np.dtype([("values", self.dtype or dtype, (self.kept,)), ("places", "u1", (places,))])
+
+    def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
+        """Select (NaN counts as largest, so that it is seen), and put the places in order."""
+        count, dim = vectors.shape
+        records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
+        for rows in blocks(count, dim):
+            sizes = np.abs(vectors[rows])
+            places = np.sort(np.argpartition(sizes, dim - self.kept, axis=1)[:, dim - self.kept :], axis=1)
+            to_wire(np.take_along_axis(vectors[rows], places, axis=1), records["values"][rows])
+            pack_bits(places, _place_bits(dim), records["places"][rows])
+        return records
+
+    def decompress(
+        self, records: Array, dim: int, streams: Streams, out: Float[Array, "messages dim"] | None = None
+    ) -> Float[Array, "messages dim"]:
+        """The numbers at their places, zero elsewhere."""
+        if out is None:
+            out = np.empty((len(records), dim))
+        out.fill(0)
+        for rows in blocks(len(records), self.kept):
+            places = np.minimum(self._places(records[rows], dim), dim - 1)  # whatever a bad record says
+            np.put_along_axis(out[rows], places, records["values"][rows].astype(out.dtype, copy=False), axis=1)
+        return out
+
+    def sound(self, records: Array, dim: int) -> Bool[Array, " messages"]:
+        """Places below dim, each of them once."""
+        places = self._places(records, dim)
+        return np.asarray((places[:, -1] < dim) & (places[:, 1:] > places[:, :-1]).all(axis=1))
+
+    def saturated(self, records: Array) -> Int[Array, " messages"]:
+        """Numbers at the limit of a shorter type."""
+        return at_limit(records["values"]) if self.dtype else super().saturated(records)
+
+    def variance(self, dim: int) -> float | None:
+        """Biased."""
+        return None
+
+    def contraction(self, dim: int) -> float | None:
+        """kept/p: what is left out is smaller than what is sent."""
+        return self.kept / dim
+
+    def _places(self, records: Array, dim: int) -> Int[Array, "messages kept"]:
+        return unpack_bits(records["places"], self.kept, _place_bits(dim)).astype(np.int64)
+
+
+def _place_bits(dim: int) -> int:
+    """ceil(log2 dim)."""
+    return (dim - 1).bit_length()
+
+
+def _scaled(values: Array, scale: Any) -> Array:
+    """Values times scale in the scale's type; finite ones stay finite."""
+    values = values.astype(scale.dtype, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = values * scale
+        if np.isinf(scaled).any():
+            limit = np.finfo(scale.dtype).max
+            scaled = np.where(np.isfinite(values), np.clip(scaled, -limit, limit), values)
+    return scaled
+
+
+def _check_kept(part: Component, kept: int, dim: int) -> None:
+    if kept > dim:
+        raise InputError(f"compressor {part.name()}: kept must be at most the model's dimension, {dim}, got {kept}")

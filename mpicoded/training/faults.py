@@ -1,0 +1,50 @@
+"""What was wrong with the messages: who sent bad records or none, in which rounds."""
+
+import numpy as np
+
+from mpicoded.algorithms.shapes import Array, Bool, Int
+
+_MOST_EVENTS = 10_000  # bad or missing records that are kept one by one; all are counted
+
+
+class Faults:
+    """Counts by device, and the first faults one by one. Rounds count from 1 here, as users do."""
+
+    def __init__(self, devices: int) -> None:
+        self.bad = np.zeros(devices, np.int64)
+        self.missing = np.zeros(devices, np.int64)
+        self.first_round = np.zeros(devices, np.int64)  # 0: never
+        self.last_round = np.zeros(devices, np.int64)
+        self.saturated = 0  # numbers at the limit of the wire's type
+        self.most_at_once = 0  # bad and missing records in one round
+        self._events = np.empty((_MOST_EVENTS, 3), np.int64)
+        self._kept = 0
+
+    def note(
+        self,
+        round: int,
+        arrived: Bool[Array, " devices"],
+        bad: Bool[Array, " devices"],
+        saturated: Int[Array, " devices"],
+    ) -> None:
+        """Take in a round (counted from 0)."""
+        self.saturated += int(saturated[arrived].sum())
+        wrong = bad | ~arrived
+        if not wrong.any():
+            return
+        self.bad += bad
+        self.missing += ~arrived
+        self.first_round[wrong & (self.first_round == 0)] = round + 1
+        self.last_round[wrong] = round + 1
+        devices = np.flatnonzero(wrong)
+        self.most_at_once = max(self.most_at_once, len(devices))
+        room = self._events[self._kept : self._kept + len(devices)]
+        room[:, 0] = round + 1
+        room[:, 1] = devices[: len(room)]
+        room[:, 2] = ~arrived[room[:, 1]]
+        self._kept += len(room)
+
+    @property
+    def events(self) -> Int[Array, "events 3"]:
+        """Round, device and whether the record was missing (1) or bad (0), of the first faults."""
+        return self._events[: self._kept]
