@@ -27,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     try:
         arguments, rest = _parser().parse_known_args(words)
-        if rest and arguments.command != "run":
+        if rest and arguments.command not in ("run", "plan"):
             raise InputError(f"unknown argument {rest[0]!r} (see mpicoded {arguments.command} --help)")
         return _dispatch(arguments, rest, words)
     except MemoryError as error:
@@ -52,7 +52,7 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     processes, rank = launched() or (1, 0)
     if processes > 1 and command == "data":
         raise InputError("data is made by one process: start it without mpiexec")
-    if rank > 0 and command in ("list", "show"):
+    if rank > 0 and command in ("list", "show", "plan"):
         return 0
     if command in ("run", "resume") and arguments.ranks is not None:
         if processes > 1:
@@ -68,6 +68,10 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
         from mpicoded.commands.run import resume
 
         return resume(arguments.result, arguments.quiet)
+    if command == "plan":
+        from mpicoded.commands.plan import plan
+
+        return plan(arguments.config, arguments.ranks or processes, rest)
     if command == "data":
         from mpicoded.commands.data import make
 
@@ -120,6 +124,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("config", help="the experiment, a TOML file")
     run.add_argument("-o", "--output", help="result file (default: the config's name in the current folder)")
+    plan = commands.add_parser(
+        "plan",
+        help="what a run would need and send, before it starts",
+        description="Memory, messages, bytes and theory of a run, without running it.",
+        usage="mpicoded plan CONFIG.toml [--ranks P] [--section.key value …]",
+        allow_abbrev=False,
+    )
+    plan.add_argument("config", help="the experiment, a TOML file")
+    plan.add_argument("--ranks", type=_positive, metavar="P", help="the ranks that it would run on (default 1)")
     resume = commands.add_parser("resume", help="finish an interrupted run", allow_abbrev=False)
     resume.add_argument("result", help="the result file of the run")
     for command in (run, resume):

@@ -46,6 +46,13 @@ def padded(sizes: Int[Array, " subsets"]) -> Int[Array, " subsets"]:
     return np.asarray(-(-sizes // step) * step)
 
 
+def test_rows(description: Description, part: int, parts: int) -> Int[Array, " edges"]:
+    """Where the pseudo-subsets of one rank's part of the test split start, and where the last one ends."""
+    blocks = -(-description.test_samples // _TEST_BLOCK)
+    edges = np.arange(part * blocks // parts, (part + 1) * blocks // parts + 1)
+    return np.minimum(edges * _TEST_BLOCK, description.test_samples)
+
+
 class Shards:
     """Some subsets of a dataset, in memory, ascending by number."""
 
@@ -87,12 +94,10 @@ class Shards:
     @classmethod
     def read_test(cls, description: Description, part: int, parts: int, dtype: Any) -> Self:
         """Read one rank's part of the test split, cut into pseudo-subsets of fixed size."""
-        blocks = -(-description.test_samples // _TEST_BLOCK)
-        mine = np.arange(part * blocks // parts, (part + 1) * blocks // parts)
-        edges = np.minimum(np.append(mine, mine[-1:] + 1) * _TEST_BLOCK, description.test_samples)
-        runs = [(int(edges[0]), int(edges[-1]))] if len(mine) else []
+        edges = test_rows(description, part, parts)
+        runs = [(int(edges[0]), int(edges[-1]))] if len(edges) > 1 else []
         x, y = layout.read_rows(description, "test/", runs, dtype)
-        return cls(mine, np.diff(edges), x, y, 1.0)
+        return cls(edges[:-1] // _TEST_BLOCK, np.diff(edges), x, y, 1.0)
 
     @property
     def nbytes(self) -> int:

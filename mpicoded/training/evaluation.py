@@ -2,20 +2,12 @@
 
 import numpy as np
 
-from mpicoded.algorithms.shapes import Array, Bool, Float, Int
+from mpicoded.algorithms.shapes import Array, Float, Int
 from mpicoded.algorithms.summation import grid_exponent, partial_sum, total
 from mpicoded.data.layout import Description
 from mpicoded.data.shards import Shards
 from mpicoded.training.devices import Gradients
 from mpicoded.transport.base import Transport
-
-
-def evaluators(holders: Bool[Array, "ranks subsets"]) -> Int[Array, " subsets"]:
-    """The rank that evaluates each subset: one of its holders, taken in turn; rank 0 where nobody holds it."""
-    count = holders.sum(axis=0)
-    turn = np.arange(holders.shape[1]) % np.maximum(count, 1)
-    place = np.cumsum(holders, axis=0) - 1
-    return np.asarray(np.argmax(holders & (place == turn), axis=0))
 
 
 class Evaluator:

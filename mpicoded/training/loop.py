@@ -23,11 +23,12 @@ from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Adversary
 from mpicoded.training.clock import Clock
 from mpicoded.training.devices import Devices, Gradients
-from mpicoded.training.evaluation import Evaluator, evaluators
+from mpicoded.training.evaluation import Evaluator
 from mpicoded.training.faults import Faults
 from mpicoded.training.links import Downlink, Uplink
+from mpicoded.training.placement import placement
 from mpicoded.training.server import Server
-from mpicoded.transport.base import Transport, block, block_starts
+from mpicoded.transport.base import Transport, block
 
 
 class Progress(NamedTuple):
@@ -49,11 +50,8 @@ class Trainer:
         self.clock = Clock()
         first, stop = block(experiment.devices, transport.rank, transport.size)
         dtype = np.dtype(experiment.compute.dtype)
-        holdings = experiment.allocation.holdings(experiment.devices, description.subsets, experiment.seed)
-        holders = np.logical_or.reduceat(holdings, block_starts(experiment.devices, transport.size), axis=0)
-        evaluator = evaluators(holders)
-        held = np.flatnonzero(holders[transport.rank] | (evaluator == transport.rank))
-        shards = Shards.read(description, held, dtype)
+        evaluator, held = placement(experiment, description, transport.size)
+        shards = Shards.read(description, np.flatnonzero(held[transport.rank]), dtype)
         test = None
         if description.test_samples and experiment.model.task == "classification":
             test = Shards.read_test(description, transport.rank, transport.size, dtype)

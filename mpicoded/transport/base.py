@@ -60,6 +60,14 @@ class Transport(Protocol):
         """End the whole job with this exit code, on all ranks, after an error on this one."""
 
 
+def header_layout(devices: int) -> np.dtype[Any]:
+    """What goes before a rank's records: the round, their number, and a bit for each device: whether it sends.
+
+    ``devices``: the most that a rank hosts.
+    """
+    return np.dtype([("round", "<i8"), ("count", "<i8"), ("sent", "u1", (-(-devices // 8),))])
+
+
 def block(total: int, part: int, parts: int) -> tuple[int, int]:
     """First and past-the-last of the contiguous block that one of ``parts`` parts gets."""
     return part * total // parts, (part + 1) * total // parts

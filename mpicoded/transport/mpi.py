@@ -15,7 +15,7 @@ import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Bool
 from mpicoded.errors import InputError
-from mpicoded.transport.base import Gathered, block_sizes, decode_text, encode_text
+from mpicoded.transport.base import Gathered, block_sizes, decode_text, encode_text, header_layout
 
 if Path(sys.prefix, "lib", "libmpi.so.40").exists():
     # Open MPI installed into this environment, as from PyPI: it probes for OFI networks for a second at every
@@ -28,9 +28,7 @@ except RuntimeError as error:  # mpi4py is there, an MPI library is not
     raise InputError(f"no MPI library was found: {error}") from None
 
 
-def _header(devices: int) -> np.dtype[Any]:
-    """What goes before a rank's records: the round, their number, and a bit for each device: whether it sends."""
-    return np.dtype([("round", "<i8"), ("count", "<i8"), ("sent", "u1", (-(-devices // 8),))])
+_LARGEST = 1 << 30  # bytes of one MPI item; larger ones are made of several
 
 
 def library_version() -> str:
@@ -49,7 +47,7 @@ class MpiTransport:
         self.size: int = self._comm.size
         self.description = library_version()
         self.overhead_bytes = 0
-        self._headers = np.empty(0, _header(0))
+        self._headers = np.empty(0, header_layout(0))
         self._received = np.empty(0, np.uint8)
         self._types: dict[int, Any] = {}
 
@@ -67,7 +65,7 @@ class MpiTransport:
             records = records[sent]
         sizes = block_sizes(devices, self.size)
         largest = int(sizes.max())
-        header = np.zeros(1, _header(largest))
+        header = np.zeros(1, header_layout(largest))
         bits = np.packbits(sent, bitorder="little")
         header["round"], header["count"] = round, len(records)
         header["sent"][0, : len(bits)] = bits
@@ -152,5 +150,10 @@ class MpiTransport:
 
     def _item_type(self, nbytes: int) -> Any:
         if nbytes not in self._types:
-            self._types[nbytes] = MPI.BYTE.Create_contiguous(nbytes).Commit()
+            whole, rest = divmod(nbytes, _LARGEST)
+            item = MPI.BYTE.Create_contiguous(rest)
+            if whole:  # a count of bytes would not fit MPI's int
+                large = MPI.BYTE.Create_contiguous(_LARGEST)
+                item = MPI.Datatype.Create_struct([whole, 1], [0, whole * _LARGEST], [large, item])
+            self._types[nbytes] = item.Commit()
         return self._types[nbytes]

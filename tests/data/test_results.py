@@ -215,7 +215,7 @@ def test_variables_of_the_history_have_one_dimension_and_units_in_xarray(path, r
 def test_file_opens_in_plain_h5py_with_units(path):
     write(writer(path))
     with h5py.File(path) as file:
-        assert set(file) == {"history", "parameters", "parameter", "timings", "memory", "allocation"}
+        assert set(file) == {"history", "parameters", "parameter", "timings", "memory", "allocation", "bad_records"}
         assert {"experiment", "finished", "versions", "mpi", "hosts", "warnings"} <= set(file.attrs)
         assert (file.attrs["format"], file.attrs["version"]) == ("mpicoded-result", 1)
         assert json.loads(file.attrs["versions"]) == {"mpicoded": "0.1", "numpy": "2"}

@@ -1,0 +1,159 @@
+"""``mpicoded plan``: what a run would need and send, and what theory says of it, before it is started."""
+
+import resource
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from mpicoded import experiment as experiments
+from mpicoded.algorithms import allocations, theory
+from mpicoded.algorithms.allocations import Cyclic
+from mpicoded.commands.text import readable_bytes, table
+from mpicoded.data import layout
+from mpicoded.data.layout import Description
+from mpicoded.data.shards import test_rows
+from mpicoded.experiment import Experiment
+from mpicoded.training.placement import placement
+from mpicoded.transport.base import block_sizes, header_layout
+
+_MPI_COUNT = 2**31 - 1
+
+
+def plan(config: str, ranks: int, overrides: Sequence[str]) -> int:
+    """Print the plan. Raises InputError where the run would be refused."""
+    experiment = experiments.load(config, overrides)
+    description = layout.describe(experiment.data.path)
+    experiment.check(description, ranks)
+    dim = experiment.model.dim(description.features, description.classes)
+    report = allocations.report(experiment.allocation, experiment.devices, description.subsets, experiment.seed)
+    lines = [
+        ("data", str(description)),
+        ("model", f"{experiment.model.name()}: {dim} parameters, {experiment.compute.dtype}"),
+        (
+            "allocation",
+            f"{experiment.allocation.name()}: {report.redundancy} subsets a device in a round, {report.copies} copies "
+            f"of a subset, {report.lost} lost, {report.storage} stored on a device",
+        ),
+        *_messages(experiment, dim),
+        *_traffic(experiment, dim, ranks),
+        *_theory(experiment, description, dim),
+    ]
+    for what, line in lines:
+        print(f"{what:<15}{line}")
+    print(
+        f"\nmemory by rank, beside the {readable_bytes(_resident())} that Python and its libraries take, and up to "
+        "32 MB to work in\nwhere subsets differ in size or mini-batches are drawn\n"
+    )
+    print(_memory(experiment, description, dim, ranks))
+    return 0
+
+
+def _messages(experiment: Experiment, dim: int) -> list[tuple[str, str]]:
+    record = experiment.compressor.layout(dim, experiment.compute.dtype)
+    dense = dim * np.dtype(experiment.compute.dtype).itemsize
+    down = experiment.broadcast_layout(dim)
+    delta, contraction = experiment.compressor.variance(dim), experiment.compressor.contraction(dim)
+    quality = f"biased, contraction {contraction or 0:.3g}" if delta is None else f"unbiased, delta {delta:.3g}"
+    return [
+        (
+            "message",
+            f"{record.itemsize} bytes ({', '.join(_field(record, name) for name in record.names or ())}), "
+            f"{record.itemsize / dense:.3g} of a dense one",
+        ),
+        ("compressor", f"{experiment.compressor.name()}: {quality}"),
+        ("broadcast", f"{down.itemsize} bytes ({', '.join(_field(down, name) for name in down.names or ())})"),
+    ]
+
+
+def _field(record: np.dtype, name: str) -> str:
+    base, shape = record[name].base, record[name].shape
+    return f"{name}: {' × '.join([*map(str, shape), str(base)])}"
+
+
+def _traffic(experiment: Experiment, dim: int, ranks: int) -> list[tuple[str, str]]:
+    devices, rounds = experiment.devices, experiment.rounds
+    record = experiment.compressor.layout(dim, experiment.compute.dtype).itemsize
+    up, down = devices * record, devices * experiment.broadcast_layout(dim).itemsize
+    header = ranks * header_layout(int(block_sizes(devices, ranks).max())).itemsize if ranks > 1 else 0
+    count = f"within MPI's {_MPI_COUNT}" if devices <= _MPI_COUNT else f"MORE than MPI's {_MPI_COUNT}"
+    return [
+        (
+            "a round",
+            f"{readable_bytes(up)} up, {readable_bytes(down)} down (once a device), "
+            f"{readable_bytes(header)} of headers",
+        ),
+        (
+            f"{rounds} rounds",
+            f"{readable_bytes(rounds * up)} up, {readable_bytes(rounds * down)} down, "
+            f"{readable_bytes(rounds * header)} of headers",
+        ),
+        (
+            "gather",
+            f"{devices} items of {record} bytes, {readable_bytes(up)} at rank 0; a count of {devices} is {count}",
+        ),
+    ]
+
+
+def _theory(experiment: Experiment, description: Description, dim: int) -> list[tuple[str, str]]:
+    devices, byzantine = experiment.devices, experiment.byzantine
+    honest = devices - byzantine
+    assignment = experiment.allocation.assignment(devices, description.subsets, 0, experiment.seed)
+    rho, bias = theory.spread(experiment.encoder.code(assignment, 0, devices).weights)
+    kappa = theory.kappa(experiment.aggregator, experiment.filters, devices, byzantine)
+    off = f" + {bias:.3g} ||grad F||²" if bias > 1e-12 else ""
+    lines = [("spread", f"rho = {rho:.4g}: an honest message is rho beta²{off} from the gradient, in squared distance")]
+    floor = ""
+    if (
+        kappa is not None
+        and np.isfinite(kappa)
+        and isinstance(experiment.allocation, Cyclic)
+        and experiment.allocation.varies
+    ):
+        floor = f"; error floor {theory.error_floor(rho, kappa, devices, honest):.3g} beta² without compression"
+    known = "unknown" if kappa is None else f"{kappa:.4g}"
+    chain = " + ".join([*(item.name() for item in experiment.filters), experiment.aggregator.name()])
+    lines.append(("rule", f"{chain}: kappa = {known} for {byzantine} of {devices}{floor}"))
+    exists, why = theory.guarantee(experiment.compressor, experiment.memory, kappa, dim, honest, byzantine)
+    word = "none known" if exists is None else "yes" if exists else "none"
+    lines.append(("guarantee", f"{word}: {why}"))
+    return lines
+
+
+def _memory(experiment: Experiment, description: Description, dim: int, ranks: int) -> str:
+    """What the arrays of a run take, in bytes: all that grows with the data, the model or the devices."""
+    devices = experiment.devices
+    dtype = np.dtype(experiment.compute.dtype)
+    held = placement(experiment, description, ranks).held
+    mine = block_sizes(devices, ranks)
+    record = experiment.compressor.layout(dim, dtype).itemsize
+    target = 8 if description.task == "classification" else dtype.itemsize
+    row = description.features * dtype.itemsize + target
+    vector = dim * dtype.itemsize
+    remembers = experiment.memory.remembers
+    packed = 0 if experiment.sends_vectors else record
+    samples = held @ np.diff(description.offsets) * row
+    if description.test_samples and experiment.model.task == "classification":
+        samples = samples + row * np.array([np.ptp(test_rows(description, rank, ranks)) for rank in range(ranks)])
+    gradients = held.sum(axis=1) * vector
+    messages = mine * (vector + packed + 2 * remembers * vector)
+    colluding = experiment.byzantine > 0 and experiment.attack.colludes
+    listens = (devices - experiment.byzantine) * vector if colluding else 0
+    # Received records, decompressed messages, what filters and rules make of them, the memory, and a few vectors.
+    server = (
+        devices * (record + (vector if packed else 0) + vector * (len(experiment.filters) + remembers)) + 6 * vector
+    )
+    if ranks == 1:
+        server -= devices * record  # the devices' own records are looked at in place
+    rows = [["rank", "samples", "gradients", "messages", "attackers", "server", "in all"]]
+    parts = np.stack(
+        [samples, gradients, messages, np.full(ranks, listens), np.where(np.arange(ranks) == 0, server, 0)]
+    )
+    shown = sorted({0, int(parts[:4].sum(axis=0).argmax()), ranks - 1})
+    rows += [[str(rank), *map(readable_bytes, [*parts[:, rank], parts[:, rank].sum()])] for rank in shown]
+    rows.append(["all", *map(readable_bytes, [*parts.sum(axis=1), parts.sum()])])
+    return table(rows)
+
+
+def _resident() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

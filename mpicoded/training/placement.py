@@ -1,0 +1,33 @@
+"""Which subsets each rank holds, and which rank evaluates which."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mpicoded.algorithms.shapes import Array, Bool, Int
+from mpicoded.data.layout import Description
+from mpicoded.experiment import Experiment
+from mpicoded.transport.base import block_starts
+
+
+class Placement(NamedTuple):
+    """Where the subsets are."""
+
+    evaluator: Int[Array, " subsets"]  # the rank that evaluates each subset
+    held: Bool[Array, "ranks subsets"]  # what each rank has in memory
+
+
+def placement(experiment: Experiment, description: Description, ranks: int) -> Placement:
+    """A rank holds what its devices may compute during the run, and what nobody holds and it evaluates."""
+    holdings = experiment.allocation.holdings(experiment.devices, description.subsets, experiment.seed)
+    holders = np.logical_or.reduceat(holdings, block_starts(experiment.devices, ranks), axis=0)
+    evaluator = evaluators(holders)
+    return Placement(evaluator, holders | (evaluator == np.arange(ranks)[:, None]))
+
+
+def evaluators(holders: Bool[Array, "ranks subsets"]) -> Int[Array, " subsets"]:
+    """The rank that evaluates each subset: one of its holders, taken in turn; rank 0 where nobody holds it."""
+    count = holders.sum(axis=0)
+    turn = np.arange(holders.shape[1]) % np.maximum(count, 1)
+    place = np.cumsum(holders, axis=0) - 1
+    return np.asarray(np.argmax(holders & (place == turn), axis=0))
