@@ -53,6 +53,11 @@ class Component(
         """The name that a config uses."""
         return str(cls.__struct_config__.tag)
 
+    @classmethod
+    def facts(cls) -> list[str]:
+        """What ``mpicoded list`` says beside the summary and the fields, a line each."""
+        return []
+
 
 class VotesTaker(Component):
     """Base of what works on votes, rules and filters, and may need a certain number of them."""

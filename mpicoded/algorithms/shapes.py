@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or os.environ.get("MPICODED_CHECK_SHAPES"):
-    from jaxtyping import Bool, Float, Int, Shaped, UInt8, UInt32, UInt64
+    from jaxtyping import Bool, Float, Int, Integer, Shaped, UInt8, UInt32, UInt64
 
     Array = Any  # a NumPy, CuPy or any other array of the array API
 else:
@@ -17,7 +17,7 @@ else:
         def __class_getitem__(cls, _: object) -> Any:
             return Any
 
-    Bool = Float = Int = Shaped = UInt8 = UInt32 = UInt64 = _Unchecked
+    Bool = Float = Int = Integer = Shaped = UInt8 = UInt32 = UInt64 = _Unchecked
     Array = Any
 
-__all__ = ["Array", "Bool", "Float", "Int", "Shaped", "UInt8", "UInt32", "UInt64"]
+__all__ = ["Array", "Bool", "Float", "Int", "Integer", "Shaped", "UInt8", "UInt32", "UInt64"]

@@ -10,6 +10,7 @@ from mpicoded.data.compare import differences
 from mpicoded.data.results import Results, load_results
 from mpicoded.errors import InputError
 
+_MOST = 5  # ranks and devices that are named
 _QUANTITIES = ("loss", "suboptimality", "accuracy", "gradient_norm")
 
 
@@ -42,6 +43,7 @@ def _summary(result: Results) -> str:
         "",
         *_allocation(result),
         *_memory(result),
+        *_bad_records(result),
         f"bytes: {readable_bytes(history['bytes_up'][-1])} up, {readable_bytes(history['bytes_down'][-1])} down, "
         f"{readable_bytes(history['bytes_overhead'][-1])} of headers",
         "",
@@ -65,6 +67,26 @@ def _memory(result: Results) -> list[str]:
         return []
     shards, peak = _range(result.memory["shards"]), _range(result.memory["peak"])
     return [f"memory: {shards} of samples on a rank, peak {peak} in all"]
+
+
+def _bad_records(result: Results) -> list[str]:
+    """Who sent what could not be used, or nothing: the counts, and the ranks and devices with most."""
+    told = result.bad_records
+    if not {"bad", "missing", "rank", "host", "first_round", "most_at_once"} <= set(told):
+        return []
+    counts = told["bad"] + told["missing"]
+    if not counts.any():
+        return []
+    by_rank = np.bincount(told["rank"], counts).astype(int)
+    host = dict(zip(told["rank"].tolist(), told["host"].tolist(), strict=True))
+    worst = [rank for rank in np.argsort(-by_rank, kind="stable")[:_MOST].tolist() if by_rank[rank]]
+    devices = [device for device in np.argsort(-counts, kind="stable")[:_MOST].tolist() if counts[device]]
+    return [
+        f"replaced: {told['bad'].sum()} bad and {told['missing'].sum()} missing records of {(counts > 0).sum()} "
+        f"devices, at most {told['most_at_once']} in a round, first in round {told['first_round'][counts > 0].min()}",
+        f"  most by rank: {', '.join(f'{by_rank[rank]} of rank {rank} ({host[rank]})' for rank in worst)}",
+        f"  most by device: {', '.join(f'{counts[device]} of device {device}' for device in devices)}",
+    ]
 
 
 def _allocation(result: Results) -> list[str]:

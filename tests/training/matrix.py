@@ -13,6 +13,17 @@ from mpicoded.training.loop import Trainer
 from mpicoded.transport.connect import connect
 
 DEVICES, BYZANTINE = 10, 2
+COMPRESSORS = [
+    {"name": "none"},
+    {"name": "none", "dtype": "float16"},
+    {"name": "rand_k", "kept": 3},
+    {"name": "rand_k", "kept": 8, "shared": True},
+    {"name": "qsgd", "levels": 4},
+    {"name": "natural"},
+    {"name": "top_k", "kept": 4, "dtype": "float32"},
+    {"name": "sign"},
+    {"name": "sign", "scaled": False},
+]
 
 
 def table(cls, **given):
@@ -21,44 +32,65 @@ def table(cls, **given):
 
 
 def combinations():
-    """Every allocation × attack × (filters and rules), for a model each."""
+    """Every allocation × attack × (filters and rules), each with the next model, compressor and memory in turn."""
     rules = [table(cls) for cls in members(aggregators.Choice).values()]
     before = [[], *([table(cls)] for cls in members(filters.Choice).values())]
+    compressors = itertools.cycle(COMPRESSORS)
     for allocation, attack in itertools.product(members(allocations.Choice).values(), members(attacks.Choice).values()):
         for rule, chain in itertools.product(rules, before):
-            yield table(allocation), table(attack), chain, rule
+            compressor = next(compressors)
+            feedback = bool(chain) and allocation is not allocations.Cyclic and compressor.get("scaled", True)
+            yield {
+                "allocation": table(allocation),
+                "attack": table(attack),
+                "filters": chain,
+                "aggregator": rule,
+                "compressor": compressor,
+                "memory": {"name": "ef21" if feedback else "none"},
+            }
+
+
+def experiment_of(path: str, number: int, tables: dict, rounds: int = 3):
+    task = layout.describe(path).task
+    return decode(
+        {
+            "devices": DEVICES,
+            "byzantine": BYZANTINE,
+            "rounds": rounds,
+            "seed": number,
+            "evaluate_every": 2,
+            "identities": ("resampled", "fixed")[number % 2],
+            "data": {"path": path} | ({"batch_size": 3} if number % 3 == 0 else {}),
+            "model": {"name": f"{'linear' if task == 'regression' else 'softmax'}_regression"},
+            "optimizer": {"step_size": 1e-3, "momentum": 0.5},
+            "transport": {"broadcast": ("float16", "float32")[number % 2]} if number % 7 == 0 else {},
+            "compute": {"dtype": ("float64", "float32")[number % 5 == 0]},
+        }
+        | tables,
+        "matrix",
+    )
+
+
+def run(experiment, transport) -> np.ndarray:
+    """The parameters in the end, and all of the history that does not depend on time or on the number of ranks."""
+    description = layout.describe(experiment.data.path)
+    experiment.check(description, transport.size)
+    trainer = Trainer(experiment, description, transport)
+    rows = []
+
+    def keep(progress):
+        values = {k: v for k, v in progress.row.items() if k not in ("seconds", "bytes_overhead")}
+        rows.append(list(values.values()))
+
+    trainer.train(keep)
+    return np.concatenate([trainer.parameters.astype(np.float64), *rows])
 
 
 def parameters(files: list[str], transport) -> list[np.ndarray]:
-    ends = []
-    for number, (allocation, attack, chain, rule) in enumerate(combinations()):
-        path = files[number % len(files)]
-        description = layout.describe(path)
-        experiment = decode(
-            {
-                "devices": DEVICES,
-                "byzantine": BYZANTINE,
-                "rounds": 3,
-                "seed": number,
-                "evaluate_every": 2,
-                "identities": ("resampled", "fixed")[number % 2],
-                "data": {"path": path} | ({"batch_size": 3} if number % 3 == 0 else {}),
-                "model": {"name": f"{'linear' if description.task == 'regression' else 'softmax'}_regression"},
-                "allocation": allocation,
-                "attack": attack,
-                "filters": chain,
-                "aggregator": rule,
-                "optimizer": {"step_size": 1e-3, "momentum": 0.5},
-                "compute": {"dtype": ("float64", "float32")[number % 5 == 0]},
-            },
-            "matrix",
-        )
-        experiment.check(description, transport.size)
-        trainer = Trainer(experiment, description, transport)
-        rows = []
-        trainer.train(lambda progress, rows=rows: rows.append(list(progress.row.values())[1:-5]))
-        ends.append(np.concatenate([trainer.parameters.astype(np.float64), *rows]))
-    return ends
+    return [
+        run(experiment_of(files[number % len(files)], number, tables), transport)
+        for number, tables in enumerate(combinations())
+    ]
 
 
 if __name__ == "__main__":

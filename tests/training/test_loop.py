@@ -1,5 +1,6 @@
 """The loop over real MPI against one process, and what a round may cost in Python."""
 
+import itertools
 import shutil
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mpicoded.algorithms import aggregators, attacks
+from mpicoded.algorithms.component import members
 from mpicoded.data import datasets, layout
 from mpicoded.data.results import load_results
 from mpicoded.experiment import decode
@@ -45,8 +48,24 @@ def test_every_combination_runs_and_stays_finite(alone):
     assert all(np.isfinite(end).all() for end in alone)
 
 
+@pytest.mark.parametrize("compressor", matrix.COMPRESSORS, ids=str)
+@pytest.mark.parametrize("allocation", [{"name": "cyclic", "redundancy": 4}, {"name": "balanced", "redundancy": 4}])
+def test_every_attack_on_every_compressor_ends_finite_with_every_rule(files, compressor, allocation):
+    for number, (attack, rule) in enumerate(
+        itertools.product(members(attacks.Choice).values(), members(aggregators.Choice).values())
+    ):
+        tables = {
+            "allocation": allocation,
+            "attack": matrix.table(attack),
+            "compressor": compressor,
+            "aggregator": matrix.table(rule),
+        }
+        end = matrix.run(matrix.experiment_of(files[number % 2], number, tables, rounds=5), LocalTransport())
+        assert np.isfinite(end).all(), tables
+
+
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, 3, 5])
 def test_every_combination_has_the_same_bits_on_any_number_of_ranks(program, tmp_path, files, alone, ranks):
     ended = program.python(matrix.__file__, tmp_path / "ends.npz", *files, ranks=ranks)
     assert ended.code == 0, ended.err

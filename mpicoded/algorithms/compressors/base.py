@@ -29,6 +29,11 @@ class Compressor(Component):
     error: ClassVar[str] = ""
     """Unbiased with which delta, or biased with which contraction."""
 
+    @classmethod
+    def facts(cls) -> list[str]:
+        """Size and error."""
+        return [f"bits of a record: {cls.wire}", f"error: {cls.error}"]
+
     @property
     def common(self) -> bool:
         """Whether all devices use the same random numbers in a round, those that the server's nonce decides."""

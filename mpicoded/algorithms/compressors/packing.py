@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpicoded.algorithms.shapes import Array, Bool, Float, Int, UInt8
+from mpicoded.algorithms.shapes import Array, Bool, Float, Integer, UInt8
 
 _TABLE = 8192  # rows of the table that turns part of a word into digits
 
@@ -88,7 +88,7 @@ def packed_bytes(count: int, bits: int) -> int:
     return -(-count * bits // 8)
 
 
-def pack_bits(codes: Int[Array, "rows count"], bits: int, out: UInt8[Array, "rows bytes"]) -> None:
+def pack_bits(codes: Integer[Array, "rows count"], bits: int, out: UInt8[Array, "rows bytes"]) -> None:
     """Pack codes below 2^bits, the lowest bits of the first code first."""
     rows, count = codes.shape
     group = 8 // math.gcd(bits, 8) if bits else 1  # so many codes fill whole bytes

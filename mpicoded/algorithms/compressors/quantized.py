@@ -21,7 +21,10 @@ class Qsgd(Compressor):
     """
 
     source: ClassVar[str] = "Alistarh et al. 2017"
-    wire: ClassVar[str] = "b + ceil(p log2(2 levels + 1)), and what 64-bit words leave unused"
+    wire: ClassVar[str] = (
+        "b + p log2(2 levels + 1), and what 64-bit words leave unused: 0.95 % for 1 level, 0.95 % for 4, 2.4 % for 7, "
+        "0.07 % for 127; at most 9.8 % up to 32 levels, 25 % with any (3566)"
+    )
     error: ClassVar[str] = "unbiased, delta <= min(p/levels^2, sqrt(p)/levels)"
     levels: Annotated[int, msgspec.Meta(ge=1, le=32767)] = 1
 

@@ -1,0 +1,28 @@
+"""The bytes in the history are those that MPI was given, and a message is really smaller."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mpicoded.data import datasets
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_bytes_are_those_that_mpi_moved(program, tmp_path, ranks):
+    datasets.linear_regression(str(tmp_path / "data.h5"), subsets=10, features=37)
+    ended = program.python(Path(__file__).with_name("moved.py"), "data.h5", ranks=ranks)
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)
+    assert len(found) == 18
+    for run in found:
+        sent = 10 if run["attack"] == "none" else 7
+        assert run["bytes_up"] == run["gatherv"] == 6 * sent * run["itemsize"], run
+        largest = -(-10 // ranks)
+        assert run["bytes_overhead"] == run["gather"] == 6 * ranks * (16 + -(-largest // 8)), run
+        nonce = 8 if run["compressor"].get("shared") else 0
+        assert set(run["bcast"]) == {6 * (37 * 4 + nonce)}, run
+        assert run["bytes_down"] == 6 * 10 * (37 * 4 + nonce), run
+    sizes = {json.dumps(run["compressor"]): run["itemsize"] for run in found}
+    assert list(sizes.values()) == [296, 74, 24, 64, 23, 56, 19, 13, 5]
