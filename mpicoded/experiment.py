@@ -126,7 +126,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
         self.allocation.check(self.devices, data.subsets)
         dim, dtype = self.model.dim(data.features, data.classes), self.compute.dtype
-        compressors.check_wire(self.transport, self.transport.broadcast, dtype)
+        compressors.check_wire(f"transport {self.transport.name()}", self.transport.broadcast, dtype)
         self.compressor.check(dim, dtype)
         self.memory.check(self.allocation, self.compressor, dim)
         self.attack.check(dim, self.compressor.layout(dim, dtype))

@@ -180,6 +180,14 @@ BAD = {
     "the data file as output": (["-o", "linear.h5"], "output linear.h5 is the data file"),
     "another file as output": (["-o", "labels.h5"], "labels.h5 exists and is not a result file of mpicoded"),
     "an output folder that is not there": (["-o", "nowhere/x.h5"], "does not exist"),
+    "more kept than there is": (
+        ["--compressor.name", "rand_k", "--compressor.kept", "101"],
+        "compressor rand_k: kept must be at most the model's dimension, 100, got 101",
+    ),
+    "a memory of tasks that change": (
+        ["--memory.name", "ef21", "--compressor.name", "top_k", "--compressor.kept", "10"],
+        "memory ef21: allocation cyclic gives a device another task in each round",
+    ),
     "an unknown option": (["--ranks", "none"], "must be a whole number from 1 on"),
 }
 
@@ -204,6 +212,79 @@ def test_bad_input_on_4_ranks_is_one_line_and_code_2_and_leaves_nothing(program,
     assert ended.code == 2
     assert sorted(here.iterdir()) == before
     print(f"{case}: {took:.1f} s")  # how long depends on the machine's load; a hang is caught by the timeout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--memory.name", "ef21", "--compressor.name", "sign", "--compressor.scaled", "false"], "is not contractive"),
+        (["--compressor.name", "top_k", "--compressor.kept", "101"], "kept must be at most the model's dimension, 100"),
+        (["--compressor.name", "qsgd", "--compressor.levels", "0"], "levels: expected int >= 1, got 0"),
+        (
+            ["--compute.dtype", "float32", "--compressor.dtype", "float64"],
+            "compressor none: float64 on the wire is wider",
+        ),
+        (["--compute.dtype", "float32", "--transport.broadcast", "float64"], "transport root: float64 on the wire is"),
+        (["--compressor.dtype", "float128"], "expected one of float64 | float32 | float16"),
+        (["--transport.nonces", "dice"], "expected one of seed | entropy"),
+        (
+            ["--attack.name", "bit_flip", "--attack.bits", "6401"],
+            "bits must be at most the 6400 bits of a record, got 6401",
+        ),
+        (["--attack.name", "malformed", "--attack.bytes", "801"], "bytes must be at most the 800 bytes of a record"),
+        (["--attack.name", "non_finite", "--attack.coordinates", "101"], "at most the 100 coordinates of a message"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_what_cannot_be_sent_or_forged_is_refused_beforehand(here, capsys, command, words, expected):
+    capsys.readouterr()
+    fixed = ["--allocation.permute", "false", "--compressor.name", "none"]
+    assert main([command, QUICKSTART, *fixed, *words]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert expected in said
+    assert not Path("quickstart.h5").exists()
+
+
+def test_plan_says_what_the_run_then_does(program, here):
+    words = ["--compressor.name", "rand_k", "--compressor.kept", "10", "--compressor.shared", "true"]
+    words += ["--rounds", "50", "--allocation.name", "balanced", "--allocation.redundancy", "2"]
+    planned = program("plan", QUICKSTART, *words, "--ranks", 3)
+    assert planned.code == 0, planned.err
+    said = dict(re.findall(r"^(\S.*?)  +(.*)$", planned.out, re.M))
+    ended = program("run", QUICKSTART, "-o", "run.h5", *words, ranks=3)
+    assert ended.code == 0, ended.err
+    result = load_results("run.h5")
+    assert said["50 rounds"] == "400 kB up, 4.04 MB down, 3.15 kB of headers"
+    assert [result.history[f"bytes_{name}"][-1] for name in ("up", "down", "overhead")] == [400_000, 4_040_000, 3150]
+    assert said["message"].startswith("80 bytes (values: 10 × float64), 0.1 of a dense one")
+    assert said["broadcast"] == "808 bytes (nonce: uint64, parameters: 100 × float64)"
+    assert said["compressor"] == "rand_k: unbiased, delta 9"
+    assert said["gather"].startswith("100 items of 80 bytes, 8 kB at rank 0")
+    assert f"{result.memory['shards'][0] / 1000:.3g} kB" in said["0"]
+    assert "rho = 0.4949" in said["spread"]  # (100 - 2)/(2 × 99)
+    assert "kappa = 2.667 for 20 of 100" in said["rule"]  # 6 a (1 + a), a = 1/3
+    assert said["guarantee"].startswith("yes: the error of compression, delta 9, is common to all devices")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "yes: nothing is lost in compression"),
+        (["--compressor.name", "natural"], "yes: delta (kappa + 1/H) = 0.335 is below 1/2"),
+        (["--compressor.name", "qsgd"], "none: delta (kappa + 1/H) = 26.8 is not below 1/2"),
+        (["--compressor.name", "sign"], "none known: the compressor is biased"),
+        (["--aggregator.name", "phocas"], "none known: no kappa is known for this rule"),
+        (["--aggregator.name", "mean"], "none: kappa is unbounded"),
+        (["--aggregator.byzantine", "19"], "none: kappa is unbounded"),
+        (["--aggregator.name", "mean", "--byzantine", "0"], "yes: nothing is lost in compression"),
+    ],
+)
+def test_plan_says_whether_there_is_a_guarantee(here, capsys, words, expected):
+    capsys.readouterr()
+    assert main(["plan", QUICKSTART, *words]) == 0
+    said = dict(re.findall(r"^(\S.*?)  +(.*)$", capsys.readouterr().out, re.M))
+    assert said["guarantee"].startswith(expected)
 
 
 @pytest.mark.parametrize(

@@ -94,3 +94,22 @@ def test_lad_on_digits(tmp_path, attack, uncoded_below):
     assert coded > 0.90
     assert uncoded < uncoded_below
     assert uncoded < coded
+
+
+def test_com_lad_with_a_shared_mask_loses_little_at_a_tenth_of_the_bytes(tmp_path):
+    path = str(tmp_path / "linear.h5")
+    datasets.linear_regression(path, seed=3)
+    ends = {name: settle(f"{name}_linear.toml", path) for name in ("lad", "com_lad", "com_cwtm", "com_lad_nnm")}
+    alone = {
+        name: settle(f"{name}_linear.toml", path, "--compressor.shared", "false") for name in ("com_lad", "com_lad_nnm")
+    }
+    shared = ends["com_lad"]
+    assert shared["bytes_up"] * 10 == ends["lad"]["bytes_up"]
+    assert shared["suboptimality"] < 1.3 * ends["lad"]["suboptimality"]
+    assert shared["suboptimality"] < 0.1 * alone["com_lad"]["suboptimality"]
+    assert shared["suboptimality"] < 0.5 * ends["com_cwtm"]["suboptimality"]
+    # Nine tenths of each coordinate are zeros, so that a trimmed mean of masks of each device's own is zero. Mixing
+    # neighbours before the rule fills them up.
+    assert alone["com_lad"]["suboptimality"] > 4000
+    assert alone["com_lad_nnm"]["suboptimality"] < 1.3 * ends["lad"]["suboptimality"]
+    assert ends["com_lad_nnm"]["suboptimality"] < 1.3 * ends["lad"]["suboptimality"]

@@ -59,6 +59,15 @@ for round in range(3):
 header = 16 + (int(block_sizes(DEVICES, size).max()) + 7) // 8  # round, count, a bit for each device of a block
 assert transport.overhead_bytes == 3 * header * size
 
+sends = np.arange(DEVICES) % 3 != 1
+gathered = transport.gather(records, 3, DEVICES, sends[first:stop])
+if rank == 0:
+    assert (gathered.arrived == sends).all()
+    assert (gathered.records["index"][sends] == np.flatnonzero(sends)).all()
+    assert (gathered.records["values"][sends, 2] == np.flatnonzero(sends) + 3.75).all()
+gathered = transport.gather(records, 4, DEVICES, np.zeros(stop - first, bool))
+assert rank != 0 or not gathered.arrived.any()
+
 counts = np.arange(size) % 3  # some ranks have nothing to say
 rows = np.full((counts[rank], 2), float(rank))
 expected = np.repeat(np.arange(size, dtype=float), counts)
@@ -77,6 +86,10 @@ assert transport.agree(f"rank {rank}") == "rank 0"
 assert transport.texts(f"host{rank}") == [f"host{r}" for r in range(size)]
 assert len(transport.texts("x" * 5000)[0]) == 1024
 assert block_sizes(DEVICES, size).sum() == DEVICES
+
+for nbytes in (1, 13, 2**30, 2**31 + 5, 3 * 2**30):  # no message of that size here, but its type must exist
+    item = transport._item_type(nbytes)
+    assert (item.Get_size(), item.extent) == (nbytes, nbytes)
 
 if rank == 0:
     print("all good")

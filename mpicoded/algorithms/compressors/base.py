@@ -92,7 +92,7 @@ class NoCompression(Compressor, tag="none"):
 
     def check(self, dim: int, dtype: Any) -> None:
         """Not wider than what is computed."""
-        check_wire(self, self.dtype, dtype)
+        check_wire(f"compressor {self.name()}", self.dtype, dtype)
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
         """``dim`` numbers."""
@@ -172,7 +172,7 @@ def at_limit(values: Float[Array, "messages numbers"]) -> Int[Array, " messages"
     return np.count_nonzero(np.abs(values) == np.finfo(values.dtype).max, axis=1)
 
 
-def check_wire(part: Component, wire: str | None, dtype: Any) -> None:
+def check_wire(part: str, wire: str | None, dtype: Any) -> None:
     """Raise InputError where numbers would travel in a wider type than they are computed in."""
     if wire is not None and np.dtype(wire).itemsize > np.dtype(dtype).itemsize:
-        raise InputError(f"{part.name()}: {wire} on the wire is wider than the {np.dtype(dtype)} that is computed")
+        raise InputError(f"{part}: {wire} on the wire is wider than the {np.dtype(dtype)} that is computed")

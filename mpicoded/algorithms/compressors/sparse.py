@@ -35,7 +35,7 @@ class RandK(Compressor):
     def check(self, dim: int, dtype: Any) -> None:
         """At most all of the coordinates."""
         _check_kept(self, self.kept, dim)
-        check_wire(self, self.dtype, dtype)
+        check_wire(f"compressor {self.name()}", self.dtype, dtype)
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
         """``kept`` numbers, in the order of their places."""
@@ -99,7 +99,7 @@ class TopK(Compressor):
     def check(self, dim: int, dtype: Any) -> None:
         """At most all of the coordinates."""
         _check_kept(self, self.kept, dim)
-        check_wire(self, self.dtype, dtype)
+        check_wire(f"compressor {self.name()}", self.dtype, dtype)
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
         """``kept`` numbers and their places, ascending, in as few bits as write dim - 1."""
