@@ -1,7 +1,7 @@
 """Draw curves of result files: loss, suboptimality or accuracy over rounds, seconds or bytes.
 
     python postprocess/curves.py lad.h5 rba.h5 -o curves.png
-    python postprocess/curves.py *.h5 -o bytes.pdf --x bytes_up --y suboptimality
+    python postprocess/curves.py *.h5 -o bytes.pdf --x bytes_up --log-x --y suboptimality
 
 Curves are labelled by what differs between the experiments. The ending of the output chooses PNG, PDF or SVG.
 """
@@ -30,7 +30,9 @@ WORDS = {
 }
 
 
-def draw(results: Sequence[Results], names: Sequence[str], x: str, y: str, title: str | None) -> Any:
+def draw(
+    results: Sequence[Results], names: Sequence[str], x: str, y: str, title: str | None, log_x: bool = False
+) -> Any:
     """A matplotlib figure with a curve for each result."""
     from matplotlib.figure import Figure
 
@@ -47,6 +49,8 @@ def draw(results: Sequence[Results], names: Sequence[str], x: str, y: str, title
         )
     if y != "accuracy" and all((result.history[y] > 0).all() for result in results):
         axes.set_yscale("log")
+    if log_x:  # a first point at zero rounds or bytes falls off
+        axes.set_xscale("log", nonpositive="mask")
     axes.set_xlabel(WORDS.get(x, x))
     axes.set_ylabel(WORDS.get(y, y))
     axes.grid(alpha=0.25, which="both")
@@ -70,6 +74,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "--y",
         help="history to draw (default: accuracy, else suboptimality, else loss, as far as the files have it)",
     )
+    parser.add_argument("--log-x", action="store_true", help="logarithmic horizontal axis")
     parser.add_argument("--labels", nargs="+", help="a label for each file, instead of what differs")
     parser.add_argument("--title")
     arguments = parser.parse_args(words)
@@ -83,7 +88,7 @@ def main(words: Sequence[str] | None = None) -> int:
         names = arguments.labels or labels(results)
         if len(names) != len(results):
             raise InputError(f"--labels needs {len(results)} labels, one for each file, got {len(names)}")
-        figure = draw(results, names, arguments.x, y, arguments.title)
+        figure = draw(results, names, arguments.x, y, arguments.title, arguments.log_x)
         figure.savefig(arguments.output, dpi=160)
     except (InputError, OSError, ValueError) as error:
         print(f"curves: error: {error}", file=sys.stderr)

@@ -58,6 +58,9 @@ def test_every_file_has_its_labelled_curve(files):
     results = [load_results(path) for path in files]
     axes = module.draw(results, labels(results), "round", "suboptimality", None).axes[0]
     assert [line.get_label() for line in axes.lines] == labels(results)
+    assert axes.get_xscale() == "linear"
+    logarithmic = module.draw(results, labels(results), "bytes_up", "suboptimality", None, log_x=True).axes[0]
+    assert logarithmic.get_xscale() == "log"
     assert axes.lines[1].get_ydata().tolist() == results[1].history["suboptimality"].tolist()
     assert len({line.get_color() for line in axes.lines}) == 3
     assert axes.get_yscale() == "log"
