@@ -71,7 +71,7 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     if command == "plan":
         from mpicoded.commands.plan import plan
 
-        return plan(arguments.config, arguments.ranks or processes, rest)
+        return plan(arguments.config, arguments.ranks or (processes if launched() else None), rest)
     if command == "data":
         from mpicoded.commands.data import make
 

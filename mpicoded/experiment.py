@@ -21,7 +21,7 @@ from mpicoded.algorithms import (
     models,
     optimizers,
 )
-from mpicoded.algorithms.component import Component, Count, PositiveCount, describe_type, members
+from mpicoded.algorithms.component import Component, Count, PositiveCount, describe_type, members, nested
 from mpicoded.data.layout import Description, describe
 from mpicoded.errors import InputError
 from mpicoded.overrides import override
@@ -97,6 +97,14 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     transport: Root = Root()
     compute: Compute = Compute()
 
+    def _record(self, dim: int) -> np.dtype[Any]:
+        """The record of a message. Raises InputError where it or the broadcast has 2^31 bytes or more in one piece."""
+        try:
+            self.broadcast_layout(dim)
+            return self.compressor.layout(dim, self.compute.dtype)
+        except ValueError:  # NumPy's types end there
+            raise InputError(f"a message or the broadcast of {dim} parameters would have 2^31 bytes or more") from None
+
     @property
     def sends_vectors(self) -> bool:
         """Whether the records are the vectors that were computed, so that neither side needs a copy of them."""
@@ -128,8 +136,14 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         dim, dtype = self.model.dim(data.features, data.classes), self.compute.dtype
         compressors.check_wire(f"transport {self.transport.name()}", self.transport.broadcast, dtype)
         self.compressor.check(dim, dtype)
+        record = self._record(dim)
+        if self.transport.nonces != "seed" and not self.compressor.common:
+            raise InputError(
+                f"transport root: nonces = {self.transport.nonces!r}, but nothing is drawn from them: compressor "
+                f"{self.compressor.name()} shares no randomness (rand_k with shared = true does)"
+            )
         self.memory.check(self.allocation, self.compressor, dim)
-        self.attack.check(dim, self.compressor.layout(dim, dtype))
+        self.attack.check(dim, record)
         votes = self.devices
         for item in self.filters:
             item.check(votes)
@@ -181,10 +195,19 @@ def _with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
     for family in ("filters", "aggregator"):
         tables = tree.get(family, [])
         for table in tables if isinstance(tables, list) else [tables]:
-            cls = members(FAMILIES[family]).get(str(table.get("name"))) if isinstance(table, dict) else None
-            if cls is not None and INHERITED in cls.__struct_fields__:
-                table.setdefault(INHERITED, byzantine)
+            _inherit(table, members(FAMILIES[family]), byzantine)
     return tree
+
+
+def _inherit(table: Any, choice: dict[str, type[Component]], byzantine: Any) -> None:
+    """Fill in the number of Byzantine devices where a component lacks it, and in the components in it."""
+    cls = choice.get(str(table.get("name"))) if isinstance(table, dict) else None
+    if cls is None:
+        return
+    if INHERITED in cls.__struct_fields__:
+        table.setdefault(INHERITED, byzantine)
+    for field, options in nested(cls).items():
+        _inherit(table.get(field), options, table.get(INHERITED, byzantine))
 
 
 def _check_keys(table: Mapping[str, Any], cls: type[msgspec.Struct], place: str) -> None:
@@ -208,6 +231,9 @@ def _check_component(family: str, table: Any, choice: dict[str, type[Component]]
         found = f"has no component {name!r}" if "name" in table else "needs a name"
         raise InputError(f"{family} {found}; choose from: {', '.join(choice)}")
     _check_keys(table, choice[str(name)], f"{family} {name}")
+    for field, options in nested(choice[str(name)]).items():
+        if field in table:
+            _check_component(f"{family} {name}: {field}", table[field], options)
 
 
 def _readable(error: msgspec.ValidationError, tree: Any) -> str:
@@ -228,17 +254,20 @@ def _readable(error: msgspec.ValidationError, tree: Any) -> str:
 
 def _lookup(tree: Any, cls: Any, place: str) -> tuple[Any, Any]:
     """The value at a place such as ``data.path`` and, for plain tables, its type."""
-    hint = family = None
+    hint: Any = None
+    choice: dict[str, type[Component]] = {}
     for key in place.split(".") if place else []:
         if isinstance(tree, dict) and isinstance(cls, type) and issubclass(cls, msgspec.Struct):
+            inside = nested(cls) if issubclass(cls, Component) else {}
+            choice = inside.get(key) or (members(FAMILIES[key]) if cls is Experiment and key in FAMILIES else {})
             tree, hint = tree.get(key), typing.get_type_hints(cls, include_extras=True).get(key)
-            family, cls = FAMILIES.get(key), hint
+            cls = hint
         elif isinstance(tree, list) and key.isdigit():
             tree = tree[int(key)]
         else:
             return None, None
-        if family is not None and isinstance(tree, dict):
-            cls = members(family).get(str(tree.get("name")))
+        if choice and isinstance(tree, dict):
+            cls = choice.get(str(tree.get("name")))
     return tree, hint
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_array
+from array_api_compat import array_namespace, is_cupy_array, is_numpy_array
 
 from mpicoded.algorithms.shapes import Array, Float
 
@@ -106,10 +106,28 @@ def replace_unusable(
     """
     xp = namespace(votes)
     with np.errstate(over="ignore", invalid="ignore"):
-        norms = xp.sum(votes * votes, axis=-1)
+        norms = xp.vecdot(votes, votes, axis=-1)
     usable = norms <= xp.finfo(votes.dtype).max / (16 * count)  # False for NaN as well
     bad = ~usable & arrived
     replaced = ~usable | ~arrived
     if xp.any(replaced):
-        votes[...] = xp.where(replaced[:, None], xp.zeros_like(votes), votes)
+        votes[replaced] = 0
     return votes, bad
+
+
+def on_host(array: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """A float64 copy for NumPy: for small matrices that are searched, not computed with."""
+    return np.array(array.get() if is_cupy_array(array) else array, np.float64)
+
+
+def rows(votes: Float[Array, "votes dim"], indices: Any) -> Float[Array, "chosen dim"]:
+    """The votes at these places, which NumPy found."""
+    xp = namespace(votes)
+    return xp.take(votes, xp.asarray(indices, device=votes.device), axis=0)
+
+
+def shrink_to(length: float, lengths: Float[Array, " votes"]) -> Float[Array, " votes"]:
+    """The factors that make vectors of these lengths no longer than ``length``."""
+    xp = namespace(lengths)
+    longer = lengths > length
+    return xp.where(longer, length / xp.where(longer, lengths, xp.ones_like(lengths)), xp.ones_like(lengths))

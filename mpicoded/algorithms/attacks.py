@@ -173,7 +173,10 @@ class Malformed(Attack):
         """Overwrite different bytes."""
         width = self.bytes or records.shape[1]
         noise = streams.words("malformed", -(-width // 8)).astype("<u8", copy=False).view(np.uint8)[:, :width]
-        np.put_along_axis(records, streams.choices("malformed, where", records.shape[1], width), noise, axis=1)
+        if width == records.shape[1]:
+            records[...] = noise
+        else:
+            np.put_along_axis(records, streams.choices("malformed, where", records.shape[1], width), noise, axis=1)
 
 
 class Silent(Attack):

@@ -86,8 +86,24 @@ def members(choice: Any) -> dict[str, type[Component]]:
     return {cls.name(): cls for cls in classes}
 
 
+def nested(cls: type[Component]) -> dict[str, dict[str, type[Component]]]:
+    """The fields of a component that are components themselves, each with the members that it may be."""
+    found = {}
+    for field, hint in _hints(cls).items():
+        options = [arg for arg in typing.get_args(hint) or (hint,) if _is_component(arg)]
+        if options:
+            found[field] = {option.name(): option for option in options}
+    return found
+
+
+def _is_component(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Component)
+
+
 def describe_type(hint: Any) -> str:
     """A field's type in a user's words."""
+    if _is_component(hint):
+        return str(hint.name())
     if typing.get_origin(hint) is Annotated:
         base, meta = typing.get_args(hint)[0], hint.__metadata__[0]
         bounds = [

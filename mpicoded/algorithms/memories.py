@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from mpicoded.algorithms.allocations import Allocation
+from mpicoded.algorithms.arrays import replace_unusable
 from mpicoded.algorithms.component import Component
 from mpicoded.algorithms.compressors import Compressor
 from mpicoded.algorithms.shapes import Array, Float
@@ -23,8 +24,13 @@ class Memory(Component):
     def residual(self, messages: Float[Array, "devices dim"], state: Float[Array, "devices dim"]) -> None:
         """Turn messages into what is compressed, in place."""
 
-    def update(self, state: Float[Array, "devices dim"], received: Float[Array, "devices dim"], damping: float) -> None:
-        """Take in what came out of the decompressor (zero where nothing sound did), in place; it is used up."""
+    def update(
+        self, state: Float[Array, "devices dim"], received: Float[Array, "devices dim"], damping: float, devices: int
+    ) -> None:
+        """Take in what came out of the decompressor (zero where nothing sound did), in place; it is used up.
+
+        ``devices``: all of them, also where these are some.
+        """
 
 
 class NoMemory(Memory, tag="none"):
@@ -59,11 +65,14 @@ class Ef21(Memory):
         """x_i - g_i."""
         np.subtract(messages, state, out=messages)
 
-    def update(self, state: Float[Array, "devices dim"], received: Float[Array, "devices dim"], damping: float) -> None:
-        """g_i += c received."""
+    def update(
+        self, state: Float[Array, "devices dim"], received: Float[Array, "devices dim"], damping: float, devices: int
+    ) -> None:
+        """g_i += c received; what lies have made too long for any rule starts again from zero."""
         if damping != 1:
             received *= damping
         state += received
+        replace_unusable(state, np.ones(len(state), bool), devices)
 
 
 Choice = NoMemory | Ef21

@@ -5,6 +5,7 @@ of a subset draw the same mini-batch, device and server draw the same mask, and 
 on any number of ranks.
 """
 
+import functools
 from typing import NamedTuple
 from zlib import crc32
 
@@ -87,30 +88,43 @@ class Streams(NamedTuple):
         np.put_along_axis(left_out, self._few(purpose, total, total - count), False, axis=1)
         return np.nonzero(left_out)[1].reshape(len(self.ids), count)
 
+    def _below(self, purpose: str, total: int, width: int) -> UInt64[Array, "rows width"]:
+        """Random numbers below ``total`` < 2^32, uniform up to a share of total/2^32, and total/2^64 for large ones."""
+        half, low, large = np.uint64(32), np.uint64(0xFFFFFFFF), np.uint64(total)
+        if total <= 1 << 20:
+            return self.half_words(purpose, width) * large >> half
+        words = self.words(purpose, width)
+        return ((words >> half) * large + ((words & low) * large >> half)) >> half
+
     def _few(self, purpose: str, total: int, count: int) -> Int[Array, "rows count"]:
         """The first ``count`` different ones of random draws: a cost that grows with ``count``, not ``total``."""
         if count == 0 or len(self.ids) == 0:
             return np.empty((len(self.ids), count), np.int64)
-        # The number of draws until then has this mean and variance; six deviations more are nearly always enough.
-        missing = total - np.arange(count)
-        mean, variance = np.sum(total / missing), np.sum(total * (total - missing) / missing**2.0)
-        draws = int(np.ceil(mean + 6 * np.sqrt(variance))) + 8
-        order = np.arange(draws, dtype=np.uint64)
-        # The number drawn stands in the high half, when it was drawn in the low half: sorted by number, the first of
-        # equals is the earliest. (A product's high half is uniform up to total/2^32.)
-        drawn = self.half_words(purpose, draws).astype(np.uint64)
-        drawn *= np.uint64(total)
-        drawn &= np.uint64(0xFFFFFFFF00000000)
-        drawn |= order
+        draws = _enough_draws(total, count)
+        # The number drawn stands above when it was drawn: sorted by number, the first of equals is the earliest. The
+        # shorter word is sorted in half the time.
+        bits = draws.bit_length()
+        word = np.uint32 if (total - 1).bit_length() + bits <= 32 else np.uint64
+        drawn = self._below(purpose, total, draws).astype(word)
+        drawn <<= word(bits)
+        drawn |= np.arange(draws, dtype=word)
         drawn.sort(axis=1)
-        numbers = (drawn >> np.uint64(32)).astype(np.int64)
-        when = drawn.astype(np.uint32)
+        numbers, when = drawn >> word(bits), drawn & word((1 << bits) - 1)
         when[:, 1:][numbers[:, 1:] == numbers[:, :-1]] = draws  # drawn before
         latest = np.partition(when, count - 1, axis=1)[:, count - 1, None]
         enough = latest[:, 0] < draws
         if enough.all():
-            return numbers[when <= latest].reshape(-1, count)
+            return numbers[when <= latest].astype(np.int64).reshape(-1, count)
         found = np.empty((len(self.ids), count), np.int64)
         found[enough] = numbers[enough][(when <= latest)[enough]].reshape(-1, count)
         found[~enough] = self.of(np.asarray(self.ids)[~enough])._few(f"{purpose}, again", total, count)
         return found
+
+
+@functools.cache
+def _enough_draws(total: int, count: int) -> int:
+    """How many draws from ``total`` numbers nearly always hold ``count`` different ones."""
+    # The number of draws until then has this mean and variance; six deviations more are nearly always enough.
+    missing = total - np.arange(count)
+    mean, variance = np.sum(total / missing), np.sum(total * (total - missing) / missing**2.0)
+    return int(np.ceil(mean + 6 * np.sqrt(variance))) + 8

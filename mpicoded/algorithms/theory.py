@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpicoded.algorithms.aggregators import Aggregator
-from mpicoded.algorithms.compressors import Compressor
+from mpicoded.algorithms.compressors import Compressor, NoCompression
 from mpicoded.algorithms.filters import Filter
 from mpicoded.algorithms.memories import Memory
 
@@ -35,10 +35,12 @@ def spread(weights: Any) -> Spread:
 
 def kappa(aggregator: Aggregator, filters: Sequence[Filter], votes: int, byzantine: int) -> float | None:
     """kappa of filters and rule together; None where the literature has none, infinite where they tolerate fewer."""
-    tolerated = [part.byzantine for part in (*filters, aggregator) if hasattr(part, "byzantine")]
-    if min(tolerated, default=byzantine) < byzantine:
+    stated = {part.byzantine for part in (*filters, aggregator) if hasattr(part, "byzantine")}
+    if min(stated, default=byzantine) < byzantine:
         return inf
-    byzantine = max(tolerated, default=byzantine)
+    if len(stated) > 1:
+        return None  # no theorem joins parts that tolerate different numbers
+    byzantine = max(stated, default=byzantine)
     counts = [votes]
     for item in filters:
         counts.append(item.votes(counts[-1]))
@@ -46,6 +48,15 @@ def kappa(aggregator: Aggregator, filters: Sequence[Filter], votes: int, byzanti
     for item, count in reversed(list(zip(filters, counts, strict=False))):
         found = item.kappa(found, count, byzantine)
     return found
+
+
+def tolerated(aggregator: Aggregator, filters: Sequence[Filter], votes: int) -> int:
+    """How many votes may be lies or missing: what filters and rule say, or else what kappa stays finite for."""
+    stated: list[int] = [part.byzantine for part in (*filters, aggregator) if hasattr(part, "byzantine")]
+    if not hasattr(aggregator, "byzantine"):
+        finite = [f for f in range(votes) if not isinf(aggregator.kappa(votes, f) or 0.0)]
+        stated.append(max(finite, default=0))
+    return min(stated)
 
 
 def error_floor(rho: float, kappa: float, devices: int, honest: int) -> float:
@@ -74,14 +85,16 @@ def guarantee(
         alpha = compressor.contraction(dim) or 0.0
         return None, f"error feedback (contraction {alpha:.3g}) has a theory of its own, which is not Com-LAD's"
     delta = compressor.variance(dim)
+    if isinstance(compressor, NoCompression) and delta is None:
+        return None, f"rounding to {compressor.dtype} is biased, by little as long as numbers fit"
     if delta is None:
         return None, "the compressor is biased and nothing feeds its error back"
     if delta == 0:
         return True, "nothing is lost in compression"
     if compressor.common:
         return True, (
-            f"the error of compression, delta {delta:.3g}, is common to all devices: no rule sees it, only the step "
-            "size must allow for it (derived, not a theorem of the papers)"
+            f"for a step size small enough for delta {delta:.3g}: the error of compression is common to all devices, "
+            "and no rule sees it (derived, not a theorem of the papers)"
         )
     penalty = compression_penalty(delta, kappa, honest)
     word = "below" if penalty < 0.5 else "not below"

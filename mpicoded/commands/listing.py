@@ -31,10 +31,11 @@ def _describe(member: type[Component]) -> str:
         initial_indent="  ",
         subsequent_indent=" " * 26,
     )
-    for fact in member.facts():
-        lines += textwrap.wrap(fact, 110, initial_indent=" " * 26, subsequent_indent=" " * 28)
-    for field in msgspec.structs.fields(member):
-        lines.append(f"{' ' * 26}- {field.name}: {describe_type(field.type)}, {_default(field)}")
+    fields = [
+        f"- {field.name}: {describe_type(field.type)}, {_default(field)}" for field in msgspec.structs.fields(member)
+    ]
+    for line in [*member.facts(), *fields]:
+        lines += textwrap.wrap(line, 110, initial_indent=" " * 26, subsequent_indent=" " * 28)
     return "\n".join(lines)
 
 

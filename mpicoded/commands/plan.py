@@ -8,6 +8,7 @@ import numpy as np
 
 from mpicoded import experiment as experiments
 from mpicoded.algorithms import allocations, theory
+from mpicoded.algorithms.aggregators import CoordinateMedian, Mean, Phocas, TrimmedMean
 from mpicoded.algorithms.allocations import Cyclic
 from mpicoded.commands.text import readable_bytes, table
 from mpicoded.data import layout
@@ -18,13 +19,14 @@ from mpicoded.training.placement import placement
 from mpicoded.transport.base import block_sizes, header_layout
 
 _MPI_COUNT = 2**31 - 1
+_BY_COORDINATE = (Mean, CoordinateMedian, TrimmedMean, Phocas)  # rules that work in blocks that fit the cache
 
 
-def plan(config: str, ranks: int, overrides: Sequence[str]) -> int:
-    """Print the plan. Raises InputError where the run would be refused."""
+def plan(config: str, ranks: int | None, overrides: Sequence[str]) -> int:
+    """Print the plan (ranks: None is one process without MPI). Raises InputError where the run would be refused."""
     experiment = experiments.load(config, overrides)
     description = layout.describe(experiment.data.path)
-    experiment.check(description, ranks)
+    experiment.check(description, ranks or 1)
     dim = experiment.model.dim(description.features, description.classes)
     report = allocations.report(experiment.allocation, experiment.devices, description.subsets, experiment.seed)
     lines = [
@@ -45,7 +47,7 @@ def plan(config: str, ranks: int, overrides: Sequence[str]) -> int:
         f"\nmemory by rank, beside the {readable_bytes(_resident())} that Python and its libraries take, and up to "
         "32 MB to work in\nwhere subsets differ in size or mini-batches are drawn\n"
     )
-    print(_memory(experiment, description, dim, ranks))
+    print(_memory(experiment, description, dim, ranks or 1))
     return 0
 
 
@@ -71,12 +73,12 @@ def _field(record: np.dtype, name: str) -> str:
     return f"{name}: {' × '.join([*map(str, shape), str(base)])}"
 
 
-def _traffic(experiment: Experiment, dim: int, ranks: int) -> list[tuple[str, str]]:
+def _traffic(experiment: Experiment, dim: int, ranks: int | None) -> list[tuple[str, str]]:
     devices, rounds = experiment.devices, experiment.rounds
     record = experiment.compressor.layout(dim, experiment.compute.dtype).itemsize
-    up, down = devices * record, devices * experiment.broadcast_layout(dim).itemsize
-    header = ranks * header_layout(int(block_sizes(devices, ranks).max())).itemsize if ranks > 1 else 0
-    count = f"within MPI's {_MPI_COUNT}" if devices <= _MPI_COUNT else f"MORE than MPI's {_MPI_COUNT}"
+    senders = devices - (experiment.byzantine if not experiment.attack.sends else 0)
+    up, down = senders * record, devices * experiment.broadcast_layout(dim).itemsize
+    header = ranks * header_layout(int(block_sizes(devices, ranks).max())).itemsize if ranks else 0
     return [
         (
             "a round",
@@ -90,7 +92,7 @@ def _traffic(experiment: Experiment, dim: int, ranks: int) -> list[tuple[str, st
         ),
         (
             "gather",
-            f"{devices} items of {record} bytes, {readable_bytes(up)} at rank 0; a count of {devices} is {count}",
+            f"{senders} items of {record} bytes, {readable_bytes(up)} at rank 0 (MPI counts items, up to {_MPI_COUNT})",
         ),
     ]
 
@@ -102,29 +104,31 @@ def _theory(experiment: Experiment, description: Description, dim: int) -> list[
     rho, bias = theory.spread(experiment.encoder.code(assignment, 0, devices).weights)
     kappa = theory.kappa(experiment.aggregator, experiment.filters, devices, byzantine)
     off = f" + {bias:.3g} ||grad F||²" if bias > 1e-12 else ""
+    if description.subsets > devices:
+        off += " (where subsets are in random order)"  # neighbours go to the same device in partition and cyclic
     lines = [("spread", f"rho = {rho:.4g}: an honest message is rho beta²{off} from the gradient, in squared distance")]
     floor = ""
-    if (
-        kappa is not None
-        and np.isfinite(kappa)
-        and isinstance(experiment.allocation, Cyclic)
-        and experiment.allocation.varies
-    ):
+    permuted = isinstance(experiment.allocation, Cyclic) and experiment.allocation.varies
+    if permuted and kappa is not None and np.isfinite(kappa):
         floor = f"; error floor {theory.error_floor(rho, kappa, devices, honest):.3g} beta² without compression"
     known = "unknown" if kappa is None else f"{kappa:.4g}"
     chain = " + ".join([*(item.name() for item in experiment.filters), experiment.aggregator.name()])
     lines.append(("rule", f"{chain}: kappa = {known} for {byzantine} of {devices}{floor}"))
     exists, why = theory.guarantee(experiment.compressor, experiment.memory, kappa, dim, honest, byzantine)
     word = "none known" if exists is None else "yes" if exists else "none"
-    lines.append(("guarantee", f"{word}: {why}"))
+    told = experiment.transport.broadcast
+    rounded = (
+        f"; that parameters are told as {told} is left out" if told not in (None, experiment.compute.dtype) else ""
+    )
+    lines.append(("guarantee", f"{word}: {why}{rounded}"))
     return lines
 
 
 def _memory(experiment: Experiment, description: Description, dim: int, ranks: int) -> str:
-    """What the arrays of a run take, in bytes: all that grows with the data, the model or the devices."""
+    """What the arrays of a run take, in bytes, as far as it grows with the data, the model or the devices."""
     devices = experiment.devices
     dtype = np.dtype(experiment.compute.dtype)
-    held = placement(experiment, description, ranks).held
+    evaluator, held = placement(experiment, description, ranks)
     mine = block_sizes(devices, ranks)
     record = experiment.compressor.layout(dim, dtype).itemsize
     target = 8 if description.task == "classification" else dtype.itemsize
@@ -135,16 +139,16 @@ def _memory(experiment: Experiment, description: Description, dim: int, ranks: i
     samples = held @ np.diff(description.offsets) * row
     if description.test_samples and experiment.model.task == "classification":
         samples = samples + row * np.array([np.ptp(test_rows(description, rank, ranks)) for rank in range(ranks)])
-    gradients = held.sum(axis=1) * vector
+    # Evaluation turns the gradients of its subsets into integers: two copies more.
+    gradients = (held.sum(axis=1) + 2 * np.bincount(evaluator, minlength=ranks)) * vector
     messages = mine * (vector + packed + 2 * remembers * vector)
     colluding = experiment.byzantine > 0 and experiment.attack.colludes
-    listens = (devices - experiment.byzantine) * vector if colluding else 0
-    # Received records, decompressed messages, what filters and rules make of them, the memory, and a few vectors.
-    server = (
-        devices * (record + (vector if packed else 0) + vector * (len(experiment.filters) + remembers)) + 6 * vector
-    )
-    if ranks == 1:
-        server -= devices * record  # the devices' own records are looked at in place
+    listens = 3 * (devices - experiment.byzantine) * vector if colluding else 0  # received, and two to work with
+    # Received records (twice where some devices are silent: they have gaps), decompressed messages, the memory, what
+    # filters and rules with distances work with, and a few vectors.
+    received = record * ((ranks > 1) + (ranks > 1 and not experiment.attack.sends))
+    work = vector * (2 * len(experiment.filters) + (not isinstance(experiment.aggregator, _BY_COORDINATE)))
+    server = devices * (received + (vector if packed else 0) + remembers * vector + work) + 6 * vector
     rows = [["rank", "samples", "gradients", "messages", "attackers", "server", "in all"]]
     parts = np.stack(
         [samples, gradients, messages, np.full(ranks, listens), np.where(np.arange(ranks) == 0, server, 0)]

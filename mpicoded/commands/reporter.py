@@ -11,7 +11,9 @@ import h5py
 import numpy as np
 
 import mpicoded
-from mpicoded.algorithms import allocations
+from mpicoded.algorithms import allocations, theory
+from mpicoded.algorithms.attacks import NoAttack
+from mpicoded.algorithms.shapes import Array
 from mpicoded.commands.text import readable_bytes
 from mpicoded.data import layout
 from mpicoded.data.results import ResultWriter
@@ -43,7 +45,7 @@ class Reporter:
         self._said = self._written = time.monotonic() - _REPORT_SECONDS
         self._row: dict[str, float] = {}
         self._first: dict[str, float] = {}
-        self._said_bad = self._said_too_many = self._said_saturated = False
+        self._said_bad = self._said_beyond = self._said_saturated = False
         self._rank = np.repeat(np.arange(len(hosts)), block_sizes(experiment.devices, len(hosts)))
         self._host = np.array(hosts, object)[self._rank]
         warnings = _warnings(experiment, allocation, description.subsets)
@@ -87,6 +89,11 @@ class Reporter:
         self._row = progress.row
         self._first = self._first or progress.row
         self._note_faults(progress.faults)
+        if progress.row["saturated"] and not self._said_saturated:
+            self._said_saturated = True
+            self._warn(
+                "numbers stand at the limit of the type that they travel in (history/saturated): larger ones were cut"
+            )
         now = time.monotonic()
         if progress.finished or now - self._written >= _REPORT_SECONDS:
             self._writer.write(
@@ -94,6 +101,7 @@ class Reporter:
                 progress.timings,
                 progress.memory,
                 self._bad_records(progress.faults),
+                self._suspicion(progress.suspicion),
                 finished=progress.finished,
             )
             self._written = time.monotonic()
@@ -103,7 +111,7 @@ class Reporter:
             self._status(progress.row["round"])
 
     def _note_faults(self, faults: Faults) -> None:
-        """Warn of the first bad or missing record, and of the first time that there were more than are tolerated."""
+        """Warn of the first bad or missing record, and of the first round that had more than are tolerated."""
         if len(faults.events) and not self._said_bad:
             self._said_bad = True
             round, device, missing = faults.events[0].tolist()
@@ -111,17 +119,12 @@ class Reporter:
                 f"{'no record' if missing else 'a bad record'} from device {device} (rank {self._rank[device]}, "
                 f"host {self._host[device]}) in round {round}: replaced by zero, as all that follow are"
             )
-        tolerated = _tolerated(self._experiment)
-        if tolerated is not None and faults.most_at_once > tolerated and not self._said_too_many:
-            self._said_too_many = True
+        if faults.beyond is not None and not self._said_beyond:
+            self._said_beyond = True
+            round, count = faults.beyond
             self._warn(
-                f"{faults.most_at_once} records were bad or missing in one round up to round {self._row['round']}, "
-                f"more than the {tolerated} that rule and filters tolerate"
-            )
-        if self._row["saturated"] and not self._said_saturated:
-            self._said_saturated = True
-            self._warn(
-                "numbers did not fit the type that they travel in and became its largest: history/saturated counts"
+                f"{count} records were bad or missing in round {round}, more than the {faults.tolerated} that rule and "
+                "filters tolerate"
             )
 
     def _bad_records(self, faults: Faults) -> dict[str, Any]:
@@ -145,12 +148,20 @@ class Reporter:
             },
         }
 
+    def _suspicion(self, scores: Array) -> dict[str, Any]:
+        by_rank = np.bincount(self._rank, scores) / np.bincount(self._rank)
+        return {"score": scores, "rank": self._rank, "host": self._host, "rank_score": by_rank}
+
     def _warn(self, line: str) -> None:
         self._writer.warnings.append(line)
+        if self._bar:
+            self._print("\r\x1b[K")
         _warn(line)
 
-    def tick(self, round: int) -> None:
-        """Say something now and then also between two evaluations."""
+    def tick(self, round: int, faults: Faults | None) -> None:
+        """Say something now and then also between two evaluations, and of faults at once."""
+        if faults is not None:
+            self._note_faults(faults)
         if time.monotonic() - self._said >= _REPORT_SECONDS:
             self._status(round)
 
@@ -201,16 +212,15 @@ def _warnings(experiment: Experiment, allocation: allocations.Report, subsets: i
             f"{allocation.lost} of {subsets} subsets are on no device: training never sees their data and settles at "
             "the optimum of the others (allocation balanced loses none)"
         )
-    tolerated = _tolerated(experiment)
-    if tolerated is not None and tolerated < experiment.byzantine:
+    tolerated = theory.tolerated(experiment.aggregator, experiment.filters, experiment.devices)
+    if tolerated < experiment.byzantine and not isinstance(experiment.attack, NoAttack):
         found.append(f"{experiment.byzantine} devices are Byzantine, but rule or filter tolerates {tolerated}")
+    if experiment.memory.remembers and experiment.byzantine and experiment.identities == "resampled":
+        found.append(
+            f"memory {experiment.memory.name()} keeps what a device sent while it was Byzantine: with resampled "
+            'identities, lies add up in more memories than the rule tolerates (identities = "fixed")'
+        )
     return found
-
-
-def _tolerated(experiment: Experiment) -> int | None:
-    """How many Byzantine votes rule and filters tolerate, where they say."""
-    counts = [part.byzantine for part in (*experiment.filters, experiment.aggregator) if hasattr(part, "byzantine")]
-    return min(counts, default=None)
 
 
 def versions() -> dict[str, str]:

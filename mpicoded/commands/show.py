@@ -44,6 +44,7 @@ def _summary(result: Results) -> str:
         *_allocation(result),
         *_memory(result),
         *_bad_records(result),
+        *_suspicion(result),
         f"bytes: {readable_bytes(history['bytes_up'][-1])} up, {readable_bytes(history['bytes_down'][-1])} down, "
         f"{readable_bytes(history['bytes_overhead'][-1])} of headers",
         "",
@@ -87,6 +88,24 @@ def _bad_records(result: Results) -> list[str]:
         f"  most by rank: {', '.join(f'{by_rank[rank]} of rank {rank} ({host[rank]})' for rank in worst)}",
         f"  most by device: {', '.join(f'{counts[device]} of device {device}' for device in devices)}",
     ]
+
+
+def _suspicion(result: Results) -> list[str]:
+    """The devices and ranks whose votes were furthest out."""
+    told = result.suspicion
+    if not {"score", "rank", "host", "rank_score"} <= set(told) or not told["score"].any():
+        return []
+    score, by_rank = told["score"], told["rank_score"]
+    devices = np.argsort(-score, kind="stable")[:_MOST].tolist()
+    named = [
+        f"{score[device]:.2f} device {device} (rank {told['rank'][device]}, {told['host'][device]})"
+        for device in devices
+    ]
+    lines = [f"suspicion (about 1 for honest devices): {', '.join(named)}"]
+    if len(by_rank) > 1:
+        worst = np.argsort(-by_rank, kind="stable")[:_MOST].tolist()
+        lines.append(f"  by rank: {', '.join(f'{by_rank[rank]:.2f} rank {rank}' for rank in worst)}")
+    return lines
 
 
 def _allocation(result: Results) -> list[str]:

@@ -5,9 +5,13 @@
 ``parameters``          (dim,), dimension ``parameter``: the parameters after the last row's round
 ``timings/PHASE``       (ranks,) seconds that each rank spent in a phase
 ``memory/shards``       (ranks,) bytes of samples that each rank holds; ``memory/peak``: its resident memory at most
+``suspicion/NAME``      (devices,) ``score``: how far out a device's votes are (near 1 for an honest one);
+                        ``rank``, ``host`` of the device; (ranks,) ``rank_score``: the mean of a rank's devices
 ``bad_records/NAME``    (devices,) ``bad``, ``missing``: records that were replaced, since they could not be used or did
-                        not come; ``first_round`` (0: never), ``last_round``; ``rank``, ``host`` of the device
-``bad_records/events``  the first of them one by one: ``round``, ``device``, ``rank``, ``host``, ``missing`` (1 or 0)
+                        not come; ``first_round`` (0: never), ``last_round``; ``rank``, ``host`` of the device;
+                        attribute ``most_at_once``: in one round
+``bad_records/events``  the first of them one by one: ``round``, ``device``, ``rank``, ``host``, ``missing`` (1 or 0);
+                        attribute ``left_out``: how many more there were
 ``allocation/copies``   (subsets,) on how many devices each subset is; attributes hold the allocation's report
 ======================  ============================================================================================
 
@@ -67,6 +71,7 @@ class Results(NamedTuple):
     timings: dict[str, Array]
     memory: dict[str, Array]
     bad_records: dict[str, Any]
+    suspicion: dict[str, Any]
     allocation: dict[str, Any]
     finished: bool
     versions: dict[str, str]
@@ -114,6 +119,7 @@ class ResultWriter:
         timings: Mapping[str, Array],
         memory: Mapping[str, Array],
         bad_records: Mapping[str, Any],
+        suspicion: Mapping[str, Any],
         *,
         finished: bool,
     ) -> None:
@@ -134,6 +140,7 @@ class ResultWriter:
                     file[f"{name}/{key}"] = value
                     file[f"{name}/{key}"].attrs["units"] = unit
             _write_tree(file.create_group("bad_records"), bad_records)
+            _write_tree(file.create_group("suspicion"), suspicion)
             group = file.create_group("allocation")
             group["copies"] = self._copies
             group.attrs.update(self._allocation)
@@ -176,6 +183,16 @@ def _read_tree(group: h5py.Group) -> dict[str, Any]:
     return tree
 
 
+def _device_table(file: h5py.File, name: str) -> dict[str, Any]:
+    """A group whose datasets have a row for each device, but for ``rank_score``."""
+    if name not in file:  # written by a version that had none
+        return {}
+    tree = _read_tree(file[name])
+    if len({np.shape(values) for key, values in tree.items() if np.ndim(values) == 1 and key != "rank_score"}) > 1:
+        raise InputError(f"result file {file.filename} is damaged: {name} has unequal lengths")
+    return tree
+
+
 def is_result(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a result of ours, whatever its version."""
     return has_format(path, FORMAT)
@@ -209,7 +226,8 @@ def load_results(path: str | os.PathLike[str]) -> Results:
                 parameters=file["parameters"][()],
                 timings=_group(file, "timings"),
                 memory=_group(file, "memory"),
-                bad_records=_read_tree(file["bad_records"]) if "bad_records" in file else {},
+                bad_records=_device_table(file, "bad_records"),
+                suspicion=_device_table(file, "suspicion"),
                 allocation={**file["allocation"].attrs, "copies": file["allocation/copies"][()]},
                 finished=bool(file.attrs["finished"]),
                 versions=json.loads(file.attrs["versions"]),

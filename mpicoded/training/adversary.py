@@ -35,7 +35,7 @@ class Adversary:
         What colluding attackers know travels on an exchange of its own, which no byte counter sees: it stands
         for what an attacker listens in on, not for traffic of the training.
         """
-        if not self.active:
+        if not self.active or self._experiment.attack.tampers or not self._experiment.attack.sends:
             return
         byzantine = self.byzantine(round)
         mine = byzantine[self._first : self._stop]

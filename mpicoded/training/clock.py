@@ -19,6 +19,7 @@ PHASES = (
     "decompress",
     "filter",
     "aggregate",
+    "suspect",
     "step",
     "evaluate",
     "write",

@@ -8,9 +8,14 @@ _MOST_EVENTS = 10_000  # bad or missing records that are kept one by one; all ar
 
 
 class Faults:
-    """Counts by device, and the first faults one by one. Rounds count from 1 here, as users do."""
+    """Counts by device, and the first faults one by one. Rounds count from 1 here, as users do.
 
-    def __init__(self, devices: int) -> None:
+    ``tolerated``: the most bad and missing records of one round that filters and rule stand.
+    """
+
+    def __init__(self, devices: int, tolerated: int) -> None:
+        self.tolerated = tolerated
+        self.beyond: tuple[int, int] | None = None  # the first round with more, and how many it had
         self.bad = np.zeros(devices, np.int64)
         self.missing = np.zeros(devices, np.int64)
         self.first_round = np.zeros(devices, np.int64)  # 0: never
@@ -38,6 +43,8 @@ class Faults:
         self.last_round[wrong] = round + 1
         devices = np.flatnonzero(wrong)
         self.most_at_once = max(self.most_at_once, len(devices))
+        if self.beyond is None and len(devices) > self.tolerated:
+            self.beyond = (round + 1, len(devices))
         room = self._events[self._kept : self._kept + len(devices)]
         room[:, 0] = round + 1
         room[:, 1] = devices[: len(room)]

@@ -94,4 +94,4 @@ class Uplink:
         """Do as the server will, so that both remember the same: also of what an attack made of a record."""
         experiment, dim = self._experiment, self._state.shape[1]
         receive(experiment.compressor, records, dim, streams, sent, experiment.devices, self._received)
-        experiment.memory.update(self._state, self._received, experiment.compressor.damping(dim))
+        experiment.memory.update(self._state, self._received, experiment.compressor.damping(dim), experiment.devices)

@@ -39,6 +39,7 @@ class Progress(NamedTuple):
     timings: dict[str, Array]  # seconds by phase, of each rank
     memory: dict[str, Array]  # bytes, of each rank
     faults: Faults  # of the messages so far
+    suspicion: Array  # of each device
     finished: bool
 
 
@@ -71,9 +72,9 @@ class Trainer:
     def train(
         self,
         report: Callable[[Progress], None] = lambda progress: None,
-        tick: Callable[[int], None] = lambda round: None,
+        tick: Callable[[int, Faults | None], None] = lambda round, faults: None,
     ) -> None:
-        """All rounds. On rank 0 ``report`` gets each row of the history, and ``tick`` the rounds done."""
+        """All rounds. On rank 0 ``report`` gets each row of the history, ``tick`` the rounds done and the faults."""
         start = perf_counter()
         where = "before round 1"
         try:
@@ -87,7 +88,7 @@ class Trainer:
                     if not last:
                         where = f"in round {round + 1}"
                         self._round(round)
-                        tick(round + 1)
+                        tick(round + 1, self.server.faults if self.server is not None else None)
         except BaseException as error:
             error.add_note(where)
             raise
@@ -116,7 +117,7 @@ class Trainer:
             memory = self.transport.collect(np.array([[self._shard_bytes, peak]]), one_each)
         if values is None or seconds_by_phase is None or memory is None or self.server is None:
             return
-        faults = self.server.faults
+        faults, suspicion = self.server.faults, self.server.suspicion.scores
         by_rank = {"shards": memory[:, 0], "peak": memory[:, 1]}
         row = {
             "round": round,
@@ -130,4 +131,4 @@ class Trainer:
             "saturated": faults.saturated + self._saturated_down,
         }
         with self.clock.phase("write"):
-            report(Progress(row, self.parameters, Clock.table(seconds_by_phase), by_rank, faults, last))
+            report(Progress(row, self.parameters, Clock.table(seconds_by_phase), by_rank, faults, suspicion, last))

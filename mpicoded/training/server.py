@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import replace_unusable
+from mpicoded.algorithms import theory
 from mpicoded.algorithms.compressors import receive
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.experiment import Experiment
 from mpicoded.training.clock import Clock
 from mpicoded.training.faults import Faults
+from mpicoded.training.suspicion import Suspicion
 from mpicoded.transport.base import Gathered
 
 
@@ -17,7 +18,9 @@ class Server:
 
     def __init__(self, experiment: Experiment, parameters: Float[Array, " dim"], clock: Clock) -> None:
         self.parameters = parameters
-        self.faults = Faults(experiment.devices)
+        tolerated = theory.tolerated(experiment.aggregator, experiment.filters, experiment.devices)
+        self.faults = Faults(experiment.devices, tolerated)
+        self.suspicion = Suspicion(experiment.devices)
         self._experiment, self._clock = experiment, clock
         self._state = experiment.optimizer.initial(parameters)
         self._vote = np.zeros_like(parameters)
@@ -39,6 +42,8 @@ class Server:
         with clock.phase("aggregate"):
             experiment.aggregator.aggregate(votes, previous=self._previous, out=self._vote)
             self._previous[:] = self._vote
+        with clock.phase("suspect"):
+            self.suspicion.note(messages, self._vote, usable)
         with clock.phase("step"):
             experiment.optimizer.step(self.parameters, self._vote, self._state, round)
 
@@ -53,9 +58,8 @@ class Server:
         saturated = compressor.saturated(records)
         messages, bad = receive(compressor, records, dim, streams, arrived, devices, self._messages)
         if experiment.memory.remembers:
-            experiment.memory.update(self._memory, messages, compressor.damping(dim))
+            experiment.memory.update(self._memory, messages, compressor.damping(dim), devices)
             messages[...] = self._memory
-            messages, too_large = replace_unusable(messages, arrived & ~bad, devices)
-            bad |= too_large
+            messages[bad | ~arrived] = 0
         self.faults.note(round, arrived, bad, saturated)
         return messages, arrived & ~bad

@@ -49,6 +49,7 @@ class MpiTransport:
         self.overhead_bytes = 0
         self._headers = np.empty(0, header_layout(0))
         self._received = np.empty(0, np.uint8)
+        self._dense = np.empty(0, np.uint8)  # as many records as were sent, where some devices were silent
         self._types: dict[int, Any] = {}
 
     def broadcast(self, array: Array) -> None:
@@ -58,7 +59,7 @@ class MpiTransport:
     def gather(
         self, records: Array, round: int, devices: int, sent: Bool[Array, " records"] | None = None
     ) -> Gathered | None:
-        """A Gather of the headers, then a Gatherv of the records that are sent, each straight into its place."""
+        """A Gather of the headers, then a Gatherv of the records that are sent; straight into place where all are."""
         if sent is None:
             sent = np.ones(len(records), bool)
         elif not sent.all():
@@ -89,7 +90,9 @@ class MpiTransport:
         if arrived.all():
             self._gatherv(records, counts, everyone)
         else:
-            dense = np.empty(int(counts.sum()), records.dtype)
+            if self._dense.size < self._received.size:
+                self._dense = np.empty_like(self._received)
+            dense = self._dense[: int(counts.sum()) * records.itemsize].view(records.dtype)
             self._gatherv(records, counts, dense)
             everyone[arrived] = dense
         return Gathered(everyone, arrived)

@@ -10,9 +10,13 @@ from mpicoded.algorithms.component import Component, members
 LIGHT = settings(derandomize=True, database=None, deadline=None, max_examples=40)
 
 
+REQUIRED = {"tau": 3.0}
+"""Fields without a default that no battery cares for."""
+
+
 def build(cls: type[Component], **fields: Any) -> Any:
     """A member with those of the fields that it has."""
-    return cls(**{name: value for name, value in fields.items() if name in cls.__struct_fields__})
+    return cls(**{name: value for name, value in (REQUIRED | fields).items() if name in cls.__struct_fields__})
 
 
 def family(choice: Any, **fields: Any) -> dict[str, Any]:

@@ -9,20 +9,29 @@ from scipy import stats
 from mpicoded.algorithms import attacks
 from mpicoded.algorithms.attacks import (
     Alie,
+    BitFlip,
     Gaussian,
     Ipm,
+    Malformed,
     NoAttack,
     NonFinite,
     SampleDuplicate,
     Seen,
     SignFlip,
+    Silent,
     alie_z,
 )
 from mpicoded.algorithms.randomness import Streams
+from mpicoded.errors import InputError
 
 from .building import each, family
 
 ATTACKS = family(attacks.Choice)
+ATTACKS |= {
+    "non_finite, some": NonFinite(value="-inf", coordinates=1),
+    "bit_flip, many": BitFlip(bits=20),
+    "malformed, some": Malformed(bytes=3),
+}
 ATTACKERS = np.array([1, 4, 7])
 STREAMS = Streams(3, 5, ATTACKERS)
 
@@ -31,6 +40,16 @@ def draw(rows, dim=6, dtype=float, seed=0):
     messages = np.random.default_rng(seed).normal(1.0, 2.0, (rows, dim)).astype(dtype)
     messages.flags.writeable = False
     return messages
+
+
+def packed(rows, nbytes=24, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (rows, nbytes), dtype=np.uint8)
+
+
+def tampered(part, records, streams=STREAMS):
+    records = records.copy()
+    assert part.tamper(records, streams) is None
+    return records
 
 
 def see(honest=None):
@@ -45,7 +64,7 @@ def test_forged_messages_fit_in_place_of_the_own_ones(part, dim, dtype):
     forged = part.forge(own, see(draw(7, dim, dtype, 1)), STREAMS)
     assert forged.dtype == dtype
     assert forged.shape in ((3, dim), (dim,))
-    assert np.isfinite(forged).all() == (not isinstance(part, NonFinite))
+    assert np.isfinite(forged).all() != isinstance(part, NonFinite)
 
 
 @each(ATTACKS)
@@ -63,6 +82,36 @@ def test_a_message_does_not_depend_on_the_rank_that_forges_it(part):
 def test_the_same_round_forges_the_same_messages(part):
     messages = [part.forge(draw(3), see(draw(7, seed=1)), Streams(3, 5, ATTACKERS)) for _ in range(2)]
     np.testing.assert_array_equal(*messages)
+
+
+@each(ATTACKS)
+def test_a_record_does_not_depend_on_the_rank_that_tampers_with_it(part):
+    whole = tampered(part, packed(3))
+    for rows in ([0], [2], [0, 1], [1, 2], [0, 2]):
+        part_of = tampered(part, packed(3)[rows], STREAMS.of(ATTACKERS[rows]))
+        np.testing.assert_array_equal(part_of, whole[rows])
+
+
+@each(ATTACKS)
+def test_the_same_round_tampers_in_the_same_way_and_another_differently(part):
+    now, again, later = (tampered(part, packed(3), Streams(3, round, ATTACKERS)) for round in (5, 5, 6))
+    np.testing.assert_array_equal(now, again)
+    assert part.tampers == (not np.array_equal(now, later))
+
+
+@each(ATTACKS)
+def test_only_those_that_say_so_tamper_with_records(part):
+    assert part.tampers == (tampered(part, packed(3)) != packed(3)).any()
+    if part.tampers or not part.sends:
+        np.testing.assert_array_equal(part.forge(draw(3), see(), STREAMS), draw(3))
+
+
+@each(ATTACKS)
+def test_every_attack_can_be_made_on_a_message_of_one_number(part):
+    if part not in (BitFlip(bits=20), Malformed(bytes=3)):
+        part.check(1, np.dtype([("signs", "u1", (1,))]))
+    part.check(1, np.dtype("f8"))
+    assert tampered(part, packed(3, 8)).shape == (3, 8)
 
 
 @each({name: part for name, part in ATTACKS.items() if not part.colludes})
@@ -172,3 +221,81 @@ def test_sample_duplicate_is_one_honest_message_and_any_of_them():
         chosen += np.flatnonzero((honest == forged).all(axis=1)).tolist()
     assert len(chosen) == 100
     assert set(chosen) == set(range(7))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("coordinates", [None, 1, 4, 6])
+def test_non_finite_values_stand_at_some_places_of_the_own_message(coordinates, value, dtype):
+    own = draw(3, dtype=dtype)
+    forged = NonFinite(value=value, coordinates=coordinates).forge(own, see(), STREAMS)
+    spoilt = ~np.isfinite(forged)
+    assert (spoilt.sum(axis=1) == (coordinates or 6)).all()
+    np.testing.assert_array_equal(forged[spoilt], np.full(spoilt.sum(), float(value)))
+    np.testing.assert_array_equal(forged[~spoilt], own[~spoilt])
+
+
+def spread_evenly(changed, each_row):
+    """Whether every column is hit as often as chance has it, within five standard errors."""
+    rows, columns = changed.shape
+    share = each_row / columns
+    return np.abs(changed.mean(axis=0) - share).max() < 5 * math.sqrt(share * (1 - share) / rows)
+
+
+def test_non_finite_places_are_random():
+    many, own = STREAMS.of(np.arange(2000)), draw(2000)
+    spoilt = np.isnan(NonFinite(coordinates=2).forge(own, see(), many))
+    assert spread_evenly(spoilt, 2)
+
+
+@pytest.mark.parametrize("nbytes", [5, 24])
+@pytest.mark.parametrize("bits", [1, 2, 39, 40])
+def test_bit_flip_flips_so_many_different_bits(bits, nbytes):
+    many, records = STREAMS.of(np.arange(1000)), packed(1000, nbytes)
+    flipped = np.unpackbits(tampered(BitFlip(bits=bits), records, many) ^ records, axis=1)
+    assert (flipped.sum(axis=1) == bits).all()
+    assert spread_evenly(flipped, bits) or bits == flipped.shape[1]
+
+
+def test_bit_flip_flips_one_bit_by_default():
+    assert np.unpackbits(tampered(BitFlip(), packed(3)) ^ packed(3), axis=1).sum(axis=1).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("nbytes", [5, 24])
+@pytest.mark.parametrize("count", [None, 1, 4, 5])
+def test_malformed_overwrites_so_many_bytes_whatever_they_were(count, nbytes):
+    many = STREAMS.of(np.arange(1000))
+    zeros = tampered(Malformed(bytes=count), np.zeros((1000, nbytes), np.uint8), many)
+    ones = tampered(Malformed(bytes=count), np.full((1000, nbytes), 0xFF, np.uint8), many)
+    written = zeros == ones
+    assert (written.sum(axis=1) == (count or nbytes)).all()
+    assert (zeros[~written] == 0).all()
+    assert (ones[~written] == 0xFF).all()
+    assert spread_evenly(written, count or nbytes) or written.all()
+    assert stats.chisquare(np.bincount(zeros[written], minlength=256)).pvalue > 1e-3
+
+
+def test_silent_devices_send_nothing():
+    assert not Silent.sends
+    assert [name for name, part in ATTACKS.items() if not part.sends] == ["silent"]
+
+
+@pytest.mark.parametrize(
+    ("part", "most", "text"),
+    [
+        (NonFinite(coordinates=8), NonFinite(coordinates=7), "non_finite: coordinates must be at most the 7 coordinates"
+         " of a message, got 8"),
+        (BitFlip(bits=113), BitFlip(bits=112), "bit_flip: bits must be at most the 112 bits of a record, got 113"),
+        (Malformed(bytes=15), Malformed(bytes=14), "malformed: bytes must be at most the 14 bytes of a record, got 15"),
+    ],
+)  # fmt: skip
+def test_no_more_is_spoilt_than_there_is(part, most, text):
+    record = np.dtype([("values", "f2", (7,))])
+    with pytest.raises(InputError, match=f"^attack {text}$"):
+        part.check(7, record)
+    most.check(7, record)
+
+
+@each(ATTACKS)
+def test_attacks_without_a_limit_fit_everywhere(part):
+    part.check(1000, np.dtype([("values", "f8", (1000,))]))

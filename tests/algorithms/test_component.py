@@ -13,6 +13,7 @@ from mpicoded.algorithms import (
     compressors,
     encoders,
     filters,
+    memories,
     models,
     optimizers,
 )
@@ -23,15 +24,18 @@ from .building import build
 
 FAMILIES = {
     module.__name__.rpartition(".")[2]: module.Choice
-    for module in (aggregators, allocations, attacks, compressors, encoders, filters, models, optimizers)
+    for module in (aggregators, allocations, attacks, compressors, encoders, filters, memories, models, optimizers)
 }
 CLASSES = [cls for choice in FAMILIES.values() for cls in members(choice).values()]
 
 every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.name())
 
 
+NEEDED = {"byzantine": 2, "redundancy": 3, "kept": 4}
+
+
 def make(cls):
-    return build(cls, byzantine=2, redundancy=3)
+    return build(cls, **NEEDED)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,9 @@ def test_names_of_the_contract():
     assert {"none", "sign_flip", "gaussian", "sample_duplicate", "ipm", "alie"} <= set(members(attacks.Choice))
     assert {"partition", "cyclic", "uniform", "balanced"} <= set(members(allocations.Choice))
     assert {"linear_regression", "softmax_regression"} <= set(members(models.Choice))
-    assert "none" in members(compressors.Choice)
+    assert {"none", "rand_k", "qsgd", "natural", "top_k", "sign"} <= set(members(compressors.Choice))
+    assert {"bit_flip", "non_finite", "malformed", "silent"} <= set(members(attacks.Choice))
+    assert {"none", "ef21"} <= set(members(memories.Choice))
     assert "nearest_neighbor_mixing" in members(filters.Choice)
 
 
@@ -74,7 +80,8 @@ def leaves(cls):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_choice_lists_all_classes_of_its_family(family):
     listed = list(members(FAMILIES[family]).values())
-    base = next(cls for cls in reversed(listed[0].__mro__) if cls.__module__ == listed[0].__module__)
+    home = f"mpicoded.algorithms.{family}"
+    base = next(cls for cls in reversed(listed[0].__mro__) if cls.__module__.startswith(home))
     assert {cls for cls in leaves(base) if cls.__module__.startswith("mpicoded.")} == set(listed)
 
 
@@ -114,7 +121,7 @@ def test_parts_are_frozen(cls):
 
 
 def bounds(cls):
-    """The fields of a class with the lower bounds that their annotations state."""
+    """The fields of a class with the bounds that their annotations state."""
     for field, hint in typing.get_type_hints(cls, include_extras=True).items():
         for option in (hint, *typing.get_args(hint)):
             for meta in getattr(option, "__metadata__", ()):
@@ -131,11 +138,25 @@ def test_bounds_hold_in_python_as_in_a_config(cls, field, meta):
         msgspec.convert(msgspec.to_builtins(make(cls)) | {field: below}, cls)
     text = rf"{cls.__name__}: {field} must be \w+ >=? .*, got {below}"
     with pytest.raises(InputError, match=text):
-        build(cls, **{"byzantine": 2, "redundancy": 3, field: below})
+        build(cls, **NEEDED | {field: below})
     with pytest.raises(InputError, match=text):
         replace(make(cls), **{field: below})
     if meta.ge is not None:
         assert getattr(replace(make(cls), **{field: meta.ge}), field) == meta.ge
+
+
+@pytest.mark.parametrize(
+    ("cls", "field", "meta"),
+    [pytest.param(*case, id=f"{case[0].name()}-{case[1]}") for case in BOUNDED if case[2].lt or case[2].le],
+)
+def test_upper_bounds_hold_in_python_as_in_a_config(cls, field, meta):
+    above = meta.lt if meta.lt is not None else meta.le + 1
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(msgspec.to_builtins(make(cls)) | {field: above}, cls)
+    with pytest.raises(InputError, match=rf"{cls.__name__}: {field} must be .* <=? .*, got {above}"):
+        replace(make(cls), **{field: above})
+    if meta.le is not None:
+        assert getattr(replace(make(cls), **{field: meta.le}), field) == meta.le
 
 
 class Example(Component):

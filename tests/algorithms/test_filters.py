@@ -184,3 +184,23 @@ def test_a_vote_is_its_own_neighbour_where_distances_underflow():
 def test_mixing_without_byzantine_votes_is_the_mean():
     votes = draw((6, 3))
     np.testing.assert_allclose(NearestNeighborMixing(byzantine=0).apply(votes), np.tile(votes.mean(axis=0), (6, 1)))
+
+
+@pytest.mark.parametrize(("votes", "byzantine", "factor"), [(100, 20, 2.0), (10, 0, 0.0), (10, 5, 8.0), (9, 1, 1.0)])
+def test_kappa_of_mixing_and_a_rule(votes, byzantine, factor):
+    """8 f/(n - f) (kappa + 1)."""
+    mixing = NearestNeighborMixing(byzantine=byzantine)
+    for inner in (0.0, 0.5, 6.0):
+        assert mixing.kappa(inner, votes, byzantine) == pytest.approx(factor * (inner + 1))
+    if byzantine:
+        assert mixing.kappa(np.inf, votes, byzantine) == np.inf
+
+
+@each(FILTERS)
+def test_kappa_is_unknown_where_that_of_the_rule_is(part):
+    assert part.kappa(None, 11, F) is None
+
+
+@each(FILTERS)
+def test_as_many_votes_come_out_as_a_filter_says(part):
+    assert len(part.apply(draw((11, 3)))) == part.votes(11)

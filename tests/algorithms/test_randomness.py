@@ -1,5 +1,7 @@
 """Streams are the same whoever draws them, differ by what they are for, and stay what they are."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,17 @@ from mpicoded.algorithms.randomness import Streams, generator
 from .building import LIGHT
 
 STREAMS = Streams(3, 7)
+
+
+def few(streams, purpose, width):
+    return streams.choices(purpose, 3 * width, width)
+
+
+def most(streams, purpose, width):
+    return streams.choices(purpose, width + 1, width)
+
+
+DRAWS = (Streams.words, Streams.half_words, Streams.uniform, Streams.normal, few, most)
 
 
 def test_words_stay_what_they_are():
@@ -31,6 +44,11 @@ def test_words_stay_what_they_are():
 def test_numbers_stay_what_they_are():
     expected = [[-1.4755044822971928, -0.017823903482297298], [-0.348292678130892, -0.9826449132476087]]
     np.testing.assert_allclose(STREAMS.of(np.array([0, 5])).normal("gaussian", 3)[:, :2], expected, rtol=1e-13)
+    own = STREAMS.of(np.array([0, 5]))
+    assert own.half_words("qsgd", 2).tolist() == [[2106415923, 2225928938], [2425405044, 1622958191]]
+    assert own.choices("rand_k", 50, 4).tolist() == [[19, 35, 36, 46], [25, 28, 38, 48]]
+    assert own.choices("rand_k", 6, 4).tolist() == [[0, 1, 2, 3], [0, 1, 2, 4]]
+    assert STREAMS._replace(nonce=11).shared().choices("rand_k", 50, 4).tolist() == [[18, 28, 35, 41]]
     assert generator(0, "permutation", 1).permutation(8).tolist() == [1, 3, 4, 5, 7, 2, 6, 0]
     assert generator(0, "allocation").integers(0, 1000, 4).tolist() == [220, 928, 149, 486]
 
@@ -39,15 +57,14 @@ def test_numbers_stay_what_they_are():
 @given(st.sets(st.integers(0, 60), min_size=1), st.integers(1, 13))
 def test_a_row_does_not_depend_on_the_rows_beside_it(ids, width):
     chosen = np.array(sorted(ids))
-    for draw in (STREAMS.words, STREAMS.uniform, STREAMS.normal):
-        whole = draw("gaussian", np.arange(61), width)
-        np.testing.assert_array_equal(draw("gaussian", chosen, width), whole[chosen])
+    for draw in DRAWS:
+        whole = draw(STREAMS.of(np.arange(61)), "gaussian", width)
+        np.testing.assert_array_equal(draw(STREAMS.of(chosen), "gaussian", width), whole[chosen])
 
 
 def test_no_rows():
-    none = np.empty(0, np.int64)
-    for draw in (STREAMS.words, STREAMS.uniform, STREAMS.normal):
-        assert draw("gaussian", none, 5).shape == (0, 5)
+    for draw in DRAWS:
+        assert draw(STREAMS, "gaussian", 5).shape == (0, 5)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 9])
@@ -62,6 +79,33 @@ def test_seed_round_and_purpose_name_the_stream():
     words = [streams.of(ids).words("gaussian", 4) for streams in (STREAMS, *others)]
     words += [STREAMS.of(ids).words("mini_batch", 4)]
     assert len(np.unique(words)) == 6 * 16
+
+
+def test_the_nonce_is_the_seed_of_what_is_shared():
+    ids = np.arange(4)
+    shared = Streams(3, 7, ids, nonce=11).shared()
+    words = shared.words("rand_k", 5)
+    assert words.shape == (1, 5)
+    for same in (Streams(3, 7, ids[2:], 11), Streams(4, 7, ids, 11)):
+        np.testing.assert_array_equal(same.shared().words("rand_k", 5), words)
+    for other in (Streams(3, 7, ids, 12), Streams(3, 8, ids, 11), Streams(3, 7, ids)):
+        assert not np.isin(other.shared().words("rand_k", 5), words).any()
+    np.testing.assert_array_equal(Streams(3, 7, ids, 11).words("rand_k", 5), Streams(3, 7, ids).words("rand_k", 5))
+
+
+@pytest.mark.parametrize("nonce", [0, 2**64 - 1])
+def test_a_nonce_may_have_64_bits(nonce):
+    assert Streams(3, 7, nonce=nonce).shared().choices("rand_k", 10, 3).shape == (1, 3)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8])
+def test_half_words_are_the_halves_of_words(width):
+    own = STREAMS.of(np.array([2, 5]))
+    halves = own.half_words("qsgd", width)
+    assert halves.dtype == np.uint32
+    for row, words in zip(halves, own.words("qsgd", (width + 1) // 2), strict=True):
+        expected = [int(word) >> shift & 0xFFFFFFFF for word in words for shift in (0, 32)]
+        assert row.tolist() == expected[:width]
 
 
 def test_generators_are_named_by_seed_purpose_and_indices():
@@ -108,9 +152,120 @@ def test_normal_numbers_are_uncorrelated():
 
 @pytest.mark.parametrize("word", [0, 2**64 - 1])
 def test_extreme_words_give_finite_numbers(monkeypatch, word):
-    def words(self, purpose, ids, width):
-        return np.full((len(ids), width), word, np.uint64)
+    def words(self, purpose, width):
+        return np.full((len(self.ids), width), word, np.uint64)
 
     monkeypatch.setattr(Streams, "words", words)
     assert (STREAMS.of(np.arange(3)).uniform("gaussian", 4) < 1).all()
     assert np.abs(STREAMS.of(np.arange(3)).normal("gaussian", 4)).max() < 9
+
+
+# Sets of numbers
+
+
+def chosen(total, count, rows, purpose="rand_k"):
+    return STREAMS.of(np.arange(rows)).choices(purpose, total, count)
+
+
+def assert_sets(sets, total, count):
+    """Ascending, so that the numbers are distinct as well, and in range."""
+    assert sets.shape[1] == count
+    assert np.issubdtype(sets.dtype, np.integer)
+    assert (np.diff(sets, axis=1) > 0).all()
+    assert ((sets >= 0) & (sets < total)).all()
+
+
+def indicators(sets, total):
+    held = np.zeros((len(sets), total))
+    np.put_along_axis(held, sets, 1, axis=1)
+    return held
+
+
+def assert_all_sets_equally_often(sets, total, count):
+    """Chi-square over all sets, which says all of inclusions and pairs as well."""
+    codes = (1 << sets).sum(axis=1)
+    _, seen = np.unique(codes, return_counts=True)
+    assert len(seen) == math.comb(total, count)
+    assert stats.chisquare(seen).pvalue > 1e-3
+
+
+@LIGHT
+@given(st.integers(1, 60), st.data(), st.integers(0, 10**6))
+def test_choices_are_sets_of_numbers_in_order(total, data, seed):
+    count = data.draw(st.integers(0, total))
+    sets = Streams(seed, 0, np.arange(5)).choices("rand_k", total, count)
+    assert sets.shape[0] == 5
+    assert_sets(sets, total, count)
+
+
+@pytest.mark.parametrize(("total", "count"), [(100_000, 1), (100_000, 1000), (100_000, 99_000), (70_000, 35_000)])
+def test_choices_of_many_numbers(total, count):
+    sets = chosen(total, count, 4)
+    assert_sets(sets, total, count)
+    assert len({row.tobytes() for row in sets}) == 4
+    deviation = total / math.sqrt(12 * count * 4) * math.sqrt(1 - count / total)
+    assert abs(sets.mean() - (total - 1) / 2) < 5 * deviation
+
+
+@pytest.mark.parametrize(("total", "count"), [(5, 1), (6, 2), (6, 3), (6, 4), (8, 5), (5, 4)])
+def test_all_sets_are_chosen_equally_often(total, count):
+    assert_all_sets_equally_often(chosen(total, count, 30_000), total, count)
+
+
+@pytest.mark.parametrize(("total", "count"), [(40, 3), (40, 20), (40, 21), (40, 37), (300, 30), (300, 280)])
+def test_numbers_and_pairs_are_chosen_equally_often(total, count):
+    """Chi-square of the numbers, whose counts in a row sum to ``count``; pairs by their largest and mean deviation."""
+    rows = 20_000
+    held = indicators(chosen(total, count, rows), total)
+    share = count / total
+    statistic = np.sum((held.sum(axis=0) - rows * share) ** 2) / (rows * share * (1 - share)) * (total - 1) / total
+    assert 1e-3 < stats.chi2.sf(statistic, total - 1) < 1 - 1e-3
+    both = (held.T @ held)[np.triu_indices(total, 1)]
+    share = count * (count - 1) / (total * (total - 1))
+    deviations = (both - rows * share) / math.sqrt(rows * share * (1 - share))
+    assert np.abs(deviations).max() < stats.norm.isf(1e-3 / len(both))
+    assert np.mean(deviations**2) == pytest.approx(1, abs=0.3)
+
+
+def test_choices_differ_by_device_and_purpose():
+    sets = chosen(1000, 20, 50)
+    assert len({row.tobytes() for row in sets}) == 50
+    assert not (chosen(1000, 20, 50, "other") == sets).all(axis=1).any()
+
+
+@pytest.mark.parametrize(("total", "count"), [(30, 10), (30, 25)])
+def test_rows_with_too_few_different_numbers_are_drawn_again(monkeypatch, total, count):
+    """By devices of odd number, whose first draws are made equal; the others do not notice."""
+    expected, instead = chosen(total, count, 9), chosen(total, count, 9, "rand_k, again")
+    draw = Streams.half_words
+
+    def half_words(self, purpose, width):
+        words = draw(self, purpose, width).copy()
+        if purpose == "rand_k":
+            words[np.asarray(self.ids) % 2 == 1] = 7
+        return words
+
+    monkeypatch.setattr(Streams, "half_words", half_words)
+    sets = chosen(total, count, 9)
+    np.testing.assert_array_equal(sets[::2], expected[::2])
+    np.testing.assert_array_equal(sets[1::2], instead[1::2])
+    alone = STREAMS.of(np.array([3, 4, 7])).choices("rand_k", total, count)
+    np.testing.assert_array_equal(alone, sets[[3, 4, 7]])
+
+
+@pytest.mark.parametrize(("total", "count"), [(6, 3), (8, 5)])
+def test_sets_that_were_drawn_again_are_chosen_equally_often(monkeypatch, total, count):
+    """With one draw more than numbers are needed, most rows take several rounds of drawing."""
+    draw, purposes, short = Streams.half_words, set(), min(count, total - count) + 1
+
+    def half_words(self, purpose, width):
+        purposes.add(purpose)
+        words = draw(self, purpose, width).copy()
+        words[:, short:] = words[:, :1]
+        return words
+
+    monkeypatch.setattr(Streams, "half_words", half_words)
+    sets = chosen(total, count, 30_000)
+    assert len(purposes) > 3
+    assert_sets(sets, total, count)
+    assert_all_sets_equally_often(sets, total, count)

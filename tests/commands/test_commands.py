@@ -264,7 +264,7 @@ def test_plan_says_what_the_run_then_does(program, here):
     assert f"{result.memory['shards'][0] / 1000:.3g} kB" in said["0"]
     assert "rho = 0.4949" in said["spread"]  # (100 - 2)/(2 × 99)
     assert "kappa = 2.667 for 20 of 100" in said["rule"]  # 6 a (1 + a), a = 1/3
-    assert said["guarantee"].startswith("yes: the error of compression, delta 9, is common to all devices")
+    assert said["guarantee"].startswith("yes: for a step size small enough for delta 9")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ BAD = {
     "most_at_once": 2,
     "events": {"round": np.array([1, 4]), "host": np.array([], object), "left_out": 5},
 }
+SUSPICION = {"score": np.array([1.0, 2.5, 0.5]), "rank_score": np.array([1.75, 0.5])}
 ROW = dict.fromkeys(UNITS, 0.0)
 
 
@@ -49,7 +50,7 @@ def row(number):
 
 
 def write(made, *, finished=True):
-    made.write(PARAMETERS, TIMINGS, MEMORY, BAD, finished=finished)
+    made.write(PARAMETERS, TIMINGS, MEMORY, BAD, SUSPICION, finished=finished)
 
 
 @pytest.fixture
@@ -73,7 +74,11 @@ def test_what_was_written_is_loaded(path):
         assert set(found) == set(expected)
         for name, values in expected.items():
             np.testing.assert_array_equal(found[name], values)
-    for found, expected in ((results.bad_records, BAD), (results.bad_records["events"], BAD["events"])):
+    for found, expected in (
+        (results.bad_records, BAD),
+        (results.suspicion, SUSPICION),
+        (results.bad_records["events"], BAD["events"]),
+    ):
         assert set(found) == set(expected)
         for name in set(expected) - {"events"}:
             np.testing.assert_array_equal(found[name], expected[name])
@@ -122,7 +127,7 @@ def test_any_number_of_hosts_and_warnings(path, hosts, warnings):
 
 
 def test_file_without_timings_and_memory_is_loaded(path):
-    writer(path).write(PARAMETERS, {}, {}, {}, finished=False)
+    writer(path).write(PARAMETERS, {}, {}, {}, {}, finished=False)
     results = load_results(path)
     assert (results.timings, results.memory) == ({}, {})
 
@@ -151,7 +156,7 @@ def test_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path, path):
     made = writer(path)
     write(made)
     with pytest.raises(TypeError):
-        made.write(np.array([object()]), TIMINGS, MEMORY, BAD, finished=True)
+        made.write(np.array([object()]), TIMINGS, MEMORY, BAD, SUSPICION, finished=True)
     assert os.listdir(tmp_path) == ["run.h5"]
     np.testing.assert_array_equal(load_results(path).parameters, PARAMETERS)
 
@@ -164,7 +169,7 @@ def test_full_disk_leaves_the_old_file_and_no_temporary_one(tmp_path, path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
         "made = ResultWriter('run.h5', '', versions={}, mpi='', hosts=[], allocation={}, copies=np.ones(1),"
         " warnings=[])\n"
-        "made.write(np.ones(100_000), {}, {}, {}, finished=True)\n"
+        "made.write(np.ones(100_000), {}, {}, {}, {}, finished=True)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert "File too large" in ended.stderr
@@ -215,7 +220,16 @@ def test_variables_of_the_history_have_one_dimension_and_units_in_xarray(path, r
 def test_file_opens_in_plain_h5py_with_units(path):
     write(writer(path))
     with h5py.File(path) as file:
-        assert set(file) == {"history", "parameters", "parameter", "timings", "memory", "allocation", "bad_records"}
+        assert set(file) == {
+            "history",
+            "parameters",
+            "parameter",
+            "timings",
+            "memory",
+            "allocation",
+            "bad_records",
+            "suspicion",
+        }
         assert {"experiment", "finished", "versions", "mpi", "hosts", "warnings"} <= set(file.attrs)
         assert (file.attrs["format"], file.attrs["version"]) == ("mpicoded-result", 1)
         assert json.loads(file.attrs["versions"]) == {"mpicoded": "0.1", "numpy": "2"}

@@ -2,13 +2,13 @@
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpicoded.algorithms.shapes import Array, Bool, Float, Integer, UInt8
+from mpicoded.algorithms.shapes import Array, Bool, Float, Integer, UInt8, UInt64
 
-_TABLE = 8192  # rows of the table that turns part of a word into digits
+_TABLE = 1 << 18  # numbers in the table that turns part of a word into digits
 
 
 class Digits(NamedTuple):
@@ -37,16 +37,22 @@ class Digits(NamedTuple):
         A word is two halves of at most 2^53, each an exact product of floats, which is as fast as reading them.
         """
         low = (self.per_word + 1) // 2
-        powers = np.zeros((self.per_word, 2))
-        powers[:low, 0] = [float(self.base**i) for i in range(low)]
-        powers[low:, 1] = [float(self.base**i) for i in range(self.per_word - low)]
-        halves = (digits.reshape(-1, self.per_word) @ powers).astype(np.uint64)
-        words = halves[:, 1] * np.uint64(self.base**low) + halves[:, 0]
-        out[...] = _as_bytes(words.reshape(len(digits), -1))[:, : self.nbytes]
+        powers = np.array([float(self.base**i) for i in range(low)])
+        by_word = digits.reshape(-1, self.per_word)
+        words = (by_word[:, low:] @ powers[: self.per_word - low]).astype(np.uint64)
+        words *= np.uint64(self.base**low)
+        words += (by_word[:, :low] @ powers).astype(np.uint64)
+        self.store(words.reshape(len(digits), -1), out)
 
-    def unpack(self, packed: UInt8[Array, "rows bytes"], offset: int, dtype: np.dtype) -> Float[Array, "rows padded"]:
-        """The digits less ``offset``; columns past ``digits`` mean nothing."""
-        at_once, table = _digit_table(self.base, self.per_word, offset, dtype)
+    def store(self, words: UInt64[Array, "rows words"], out: UInt8[Array, "rows bytes"]) -> None:
+        """Put whole words where they belong, the last one cut."""
+        out[...] = _as_bytes(words)[:, : self.nbytes]
+
+    def unpack(
+        self, packed: UInt8[Array, "rows bytes"], offset: int, dtype: np.dtype, unit: int = 1
+    ) -> Float[Array, "rows padded"]:
+        """(digit - ``offset``) / ``unit``; columns past ``digits`` mean nothing."""
+        at_once, table = _digit_table(self.base, self.per_word, offset, dtype, unit)
         base, steps = np.uint64(self.base**at_once), self.per_word // at_once
         words = self._words(packed)
         parts = np.empty((*words.shape, steps), np.intp)
@@ -74,11 +80,11 @@ class Digits(NamedTuple):
 
 
 @functools.cache
-def _digit_table(base: int, per_word: int, offset: int, dtype: np.dtype) -> tuple[int, Array]:
+def _digit_table(base: int, per_word: int, offset: int, dtype: np.dtype, unit: int) -> tuple[int, Array]:
     """How many digits are looked up at once, and those of every number that so many can write."""
-    at_once = max(n for n in range(1, per_word + 1) if n == 1 or (per_word % n == 0 and base**n <= _TABLE))
+    at_once = max(n for n in range(1, per_word + 1) if n == 1 or (per_word % n == 0 and n * base**n <= _TABLE))
     places = base ** np.arange(at_once)
-    table = (np.arange(base**at_once)[:, None] // places % base - offset).astype(dtype)
+    table = ((np.arange(base**at_once)[:, None] // places % base - offset) / unit).astype(dtype)
     table.flags.writeable = False
     return at_once, table
 
@@ -91,37 +97,47 @@ def packed_bytes(count: int, bits: int) -> int:
 def pack_bits(codes: Integer[Array, "rows count"], bits: int, out: UInt8[Array, "rows bytes"]) -> None:
     """Pack codes below 2^bits, the lowest bits of the first code first."""
     rows, count = codes.shape
-    group = 8 // math.gcd(bits, 8) if bits else 1  # so many codes fill whole bytes
-    width = group * bits // 8
+    group, width, unsigned = _group(bits)
     groups = -(-count // group)
-    padded = np.zeros((rows, groups, group), np.uint32)
-    padded.reshape(rows, groups * group)[:, :count] = codes
-    packed = np.zeros((rows, groups, width), np.uint8)
+    padded = np.zeros((rows, groups * group), codes.dtype)
+    padded[:, :count] = codes
+    lanes = padded.reshape(rows, groups, group)
+    packed = np.empty((rows, groups, width), np.uint8)
+    held, bits_held, byte = np.zeros((rows, groups), unsigned), 0, 0  # of every group: what no byte has yet
     for place in range(group):
-        for byte in range(place * bits // 8, -(-(place + 1) * bits // 8)):
-            shift = 8 * byte - place * bits
-            code = padded[:, :, place]
-            part = code >> np.uint32(shift) if shift >= 0 else code << np.uint32(-shift)
-            packed[:, :, byte] |= part.astype(np.uint8)
+        held |= lanes[:, :, place].astype(unsigned) << unsigned.type(bits_held)
+        bits_held += bits
+        while bits_held >= 8:
+            packed[:, :, byte] = held  # its lowest 8 bits
+            held >>= unsigned.type(8)
+            bits_held, byte = bits_held - 8, byte + 1
     out[...] = packed.reshape(rows, groups * width)[:, : packed_bytes(count, bits)]
 
 
 def unpack_bits(packed: UInt8[Array, "rows bytes"], count: int, bits: int) -> Array:
     """The codes of ``pack_bits``, as (rows, count) uint32."""
     rows = len(packed)
-    group = 8 // math.gcd(bits, 8) if bits else 1
-    width = group * bits // 8
+    group, width, unsigned = _group(bits)
     groups = -(-count // group)
-    padded = np.zeros((rows, groups, width), np.uint8)
-    padded.reshape(rows, groups * width)[:, : packed.shape[1]] = packed
+    padded = np.zeros((rows, groups * width), np.uint8)
+    padded[:, : packed.shape[1]] = packed
+    lanes = padded.reshape(rows, groups, width)
     codes = np.zeros((rows, groups, group), np.uint32)
-    for place in range(group):
-        for byte in range(place * bits // 8, -(-(place + 1) * bits // 8)):
-            shift = 8 * byte - place * bits
-            part = padded[:, :, byte].astype(np.uint32)
-            codes[:, :, place] |= part << np.uint32(shift) if shift >= 0 else part >> np.uint32(-shift)
-    codes &= np.uint32((1 << bits) - 1)
+    held, bits_held, place = np.zeros((rows, groups), unsigned), 0, 0
+    for byte in range(width):
+        held |= lanes[:, :, byte].astype(unsigned) << unsigned.type(bits_held)
+        bits_held += 8
+        while bits_held >= bits:
+            codes[:, :, place] = held & unsigned.type((1 << bits) - 1)
+            held >>= unsigned.type(bits)
+            bits_held, place = bits_held - bits, place + 1
     return codes.reshape(rows, groups * group)[:, :count]
+
+
+def _group(bits: int) -> tuple[int, int, np.dtype[Any]]:
+    """How many codes fill whole bytes, how many bytes, and integers that hold a code above 7 bits that wait."""
+    group = 8 // math.gcd(bits, 8) if bits else 1
+    return group, group * bits // 8, np.min_scalar_type((1 << bits + 7) - 1)
 
 
 def _as_bytes(words: Array) -> Array:

@@ -1,6 +1,9 @@
 """Compressors that send every coordinate in few bits: levels (``qsgd``), powers of two (``natural``), ``sign``."""
 
-from typing import Annotated, Any, ClassVar
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, cast
 
 import msgspec
 import numpy as np
@@ -10,6 +13,7 @@ from mpicoded.algorithms.compressors.packing import Digits, pack_bits, packed_by
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Bool, Float
 
+_WORTH_COMPILING = 1 << 13  # parameters; below, loading the compiled loop costs more than it saves
 _MANTISSA = {"float64": 52, "float32": 23}
 
 
@@ -38,18 +42,25 @@ class Qsgd(Compressor):
         records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
         packing = self._digits(dim)
         columns = packing.words * packing.per_word
+        quantize = _compiled_quantize() if dim >= _WORTH_COMPILING else None
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # what an attacker forged may be NaN or inf
             for rows in blocks(count, dim):
                 norm, unit = _norms(vectors[rows])
                 records["norm"][rows] = norm
-                digits = np.zeros((len(norm), columns))
+                unit *= self.levels
+                random = streams.of(streams.ids[rows]).half_words("qsgd", dim)
+                if quantize is not None:
+                    words = np.empty((len(norm), packing.words), np.uint64)
+                    quantize(unit, random, self.levels, packing.per_word, words)
+                    packing.store(words, records["digits"][rows])
+                    continue
+                digits = np.empty((len(norm), columns))
+                digits[:, dim:] = 0
                 place = digits[:, :dim]
-                uniform = streams.of(streams.ids[rows]).half_words("qsgd", dim)
-                np.multiply(uniform, 2.0**-32, out=place)
-                place += unit * self.levels
+                np.multiply(random, 2.0**-32, out=place)
+                place += unit
                 np.floor(place, out=place)
-                place += self.levels
-                np.clip(place, 0, 2 * self.levels, out=place)  # a sum may have been rounded up
+                place += self.levels  # 0 … 2 levels, since no size is above 1 and no uniform number above 1 - 2^-32
                 packing.pack(digits, records["digits"][rows])
         return records
 
@@ -61,9 +72,9 @@ class Qsgd(Compressor):
             out = np.empty((len(records), dim))
         packing = self._digits(dim)
         for rows in blocks(len(records), dim):
-            levels = packing.unpack(records["digits"][rows], self.levels, out.dtype)[:, :dim]
+            shares = packing.unpack(records["digits"][rows], self.levels, out.dtype, unit=self.levels)[:, :dim]
             norm = records["norm"][rows].astype(out.dtype, copy=False)
-            np.multiply(levels, norm[:, None] / self.levels, out=out[rows])
+            np.multiply(shares, norm[:, None], out=out[rows])
         return out
 
     def sound(self, records: Array, dim: int) -> Bool[Array, " messages"]:
@@ -101,15 +112,18 @@ class Natural(Compressor):
         records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
         unsigned, mantissa, bits = _parts(vectors.dtype)
         (field,) = records.dtype.names
-        infinite = unsigned.type((1 << bits - 1) - 1)
+        infinite = np.uint16((1 << bits - 1) - 1)  # the exponent of NaN and inf, one above that of the largest finite
         for rows in blocks(count, dim):
-            sizes = np.abs(vectors[rows]).view(unsigned)
+            numbers = vectors[rows].view(unsigned)
             own = streams.of(streams.ids[rows])
             words = own.words("natural", dim) if unsigned.itemsize == 8 else own.half_words("natural", dim)
-            codes = (sizes + (words >> unsigned.type(bits))) >> unsigned.type(mantissa)
+            words >>= unsigned.type(bits)
+            words += numbers
+            words >>= unsigned.type(mantissa)
+            codes = words.astype(np.uint16)
             # What is finite stays so: past the largest power of two there is none to round up to.
-            codes = np.minimum(codes, infinite - (sizes >> unsigned.type(mantissa) != infinite))
-            codes |= np.signbit(vectors[rows]).astype(unsigned) << unsigned.type(bits - 1)
+            unrounded = (numbers >> unsigned.type(mantissa)).astype(np.uint16)
+            np.copyto(codes, unrounded, where=unrounded & infinite >= infinite - 1)
             pack_bits(codes, bits, records[field][rows])
         return records
 
@@ -123,7 +137,8 @@ class Natural(Compressor):
         (field,) = records.dtype.names
         for rows in blocks(len(records), dim):
             codes = unpack_bits(records[field][rows], dim, bits).astype(unsigned, copy=False)
-            out[rows] = (codes << unsigned.type(mantissa)).view(f"f{unsigned.itemsize}")
+            codes <<= unsigned.type(mantissa)
+            out[rows] = codes.view(f"f{unsigned.itemsize}")
         return out
 
     def variance(self, dim: int) -> float | None:
@@ -159,8 +174,8 @@ class Sign(Compressor):
                 if self.scaled:
                     sizes = np.abs(part)
                     largest = sizes.max(axis=1, keepdims=True)
-                    unit = sizes / np.where(largest > 0, largest, 1)  # the sum of what is large would overflow
-                    records["scale"][rows] = largest[:, 0] * unit.mean(axis=1)
+                    sizes /= np.where(largest > 0, largest, 1)  # the sum of what is large would overflow
+                    records["scale"][rows] = largest[:, 0] * sizes.mean(axis=1)
         return records
 
     def decompress(
@@ -191,10 +206,22 @@ class Sign(Compressor):
         return 1 / dim if self.scaled else None
 
 
+@functools.cache
+def _compiled_quantize() -> Callable[..., None] | None:
+    """The compiled loop, where numba is installed."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    from mpicoded.kernels import quantize
+
+    return cast("Callable[..., None]", quantize)
+
+
 def _norms(vectors: Float[Array, "rows dim"]) -> tuple[Float[Array, " rows"], Float[Array, "rows dim"]]:
     """The norms, largest finite number at most, and the vectors divided by them; NaN where a vector is not finite."""
-    largest = np.abs(vectors).max(axis=1)
-    unit = vectors / np.where(largest > 0, largest, 1)[:, None]  # no square overflows, none of all is lost
+    unit = np.abs(vectors)
+    largest = unit.max(axis=1)
+    scale = np.where(largest == 0, 1, largest)[:, None]
+    np.divide(vectors, scale, out=unit)  # no square overflows, none of all is lost
     length = np.sqrt(np.sum(unit * unit, axis=1))  # at least 1, since the largest has become 1
     unit /= np.where(length > 0, length, 1)[:, None]
     norm = largest * length

@@ -8,7 +8,7 @@ from mpicoded.algorithms.component import Component, PositiveCount
 from mpicoded.algorithms.compressors.base import Compressor, WireFloat, at_limit, blocks, check_wire, to_wire
 from mpicoded.algorithms.compressors.packing import pack_bits, packed_bytes, unpack_bits
 from mpicoded.algorithms.randomness import Streams
-from mpicoded.algorithms.shapes import Array, Bool, Float, Int
+from mpicoded.algorithms.shapes import Array, Bool, Float, Int, Integer
 from mpicoded.errors import InputError
 
 
@@ -53,9 +53,9 @@ class RandK(Compressor):
             else:
                 to_wire(np.take(vectors, places, axis=1), values)
             return records
-        for rows in blocks(count, 8 * self.kept):
+        for rows in blocks(count, 2 * self.kept):
             places = self._places(streams.of(streams.ids[rows]), dim)
-            to_wire(np.take_along_axis(vectors[rows], places, axis=1), values[rows])
+            to_wire(vectors[rows].take(_flat(places, dim)), values[rows])
         return records
 
     def decompress(
@@ -70,9 +70,9 @@ class RandK(Compressor):
             places = self._places(streams.shared(), dim)[0]
             out[:, places] = _scaled(records["values"], scale)
             return out
-        for rows in blocks(len(records), 8 * self.kept):
+        for rows in blocks(len(records), 2 * self.kept):
             places = self._places(streams.of(streams.ids[rows]), dim)
-            np.put_along_axis(out[rows], places, _scaled(records["values"][rows], scale), axis=1)
+            out[rows].put(_flat(places, dim), _scaled(records["values"][rows], scale))
         return out
 
     def saturated(self, records: Array) -> Int[Array, " messages"]:
@@ -112,8 +112,9 @@ class TopK(Compressor):
         records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
         for rows in blocks(count, dim):
             sizes = np.abs(vectors[rows])
-            places = np.sort(np.argpartition(sizes, dim - self.kept, axis=1)[:, dim - self.kept :], axis=1)
-            to_wire(np.take_along_axis(vectors[rows], places, axis=1), records["values"][rows])
+            places = np.argpartition(sizes, dim - self.kept, axis=1)[:, dim - self.kept :].astype(np.uint32)
+            places.sort(axis=1)
+            to_wire(vectors[rows].take(_flat(places, dim)), records["values"][rows])
             pack_bits(places, _place_bits(dim), records["places"][rows])
         return records
 
@@ -126,7 +127,7 @@ class TopK(Compressor):
         out.fill(0)
         for rows in blocks(len(records), self.kept):
             places = np.minimum(self._places(records[rows], dim), dim - 1)  # whatever a bad record says
-            np.put_along_axis(out[rows], places, records["values"][rows].astype(out.dtype, copy=False), axis=1)
+            out[rows].put(_flat(places, dim), records["values"][rows].astype(out.dtype, copy=False))
         return out
 
     def sound(self, records: Array, dim: int) -> Bool[Array, " messages"]:
@@ -153,6 +154,11 @@ class TopK(Compressor):
 def _place_bits(dim: int) -> int:
     """ceil(log2 dim)."""
     return (dim - 1).bit_length()
+
+
+def _flat(places: Integer[Array, "rows kept"], dim: int) -> Int[Array, "rows kept"]:
+    """Places in rows of ``dim`` numbers one after the other: ``take`` and ``put`` are fastest with these."""
+    return places + dim * np.arange(len(places))[:, None]
 
 
 def _scaled(values: Array, scale: Any) -> Array:

@@ -1,0 +1,46 @@
+"""Who was it? How oddly the votes of each device lie around what the rule makes of all."""
+
+import numpy as np
+
+from mpicoded.algorithms.shapes import Array, Bool, Float
+
+_MOST = 10.0  # of one round: a single absurd vote must not outweigh a hundred doubtful ones
+_NORMAL = 1.4826  # the standard deviation of normal numbers in units of their median absolute deviation
+
+
+class Suspicion:
+    """How far out a device's votes are: the root mean square, over rounds, of two z-scores.
+
+    One is of the vote's distance to the aggregate, the other of its component along the aggregate: (value - median) /
+    deviation over the devices, with a robust deviation (from the median of |value - median|), up to 10 in size; a bad
+    or missing record counts 10. Honest devices score near 1, up to about 2 where the allocation is fixed, since a
+    device's own data is always the same. A lie may lie too far away, too near, or in another direction.
+    """
+
+    def __init__(self, devices: int) -> None:
+        self._squares = np.zeros(devices)
+        self._rounds = 0
+
+    def note(
+        self, votes: Float[Array, "devices dim"], vote: Float[Array, " dim"], usable: Bool[Array, " devices"]
+    ) -> None:
+        """Take in the votes of a round, a row for each device, and what came out."""
+        if not usable.any():
+            return
+        # One product reads the votes once. What cancels in ||x||^2 - 2 x.v + ||v||^2 is far below any honest distance
+        # unless all honest votes are equal, and then any lie is far above it.
+        along = votes @ vote
+        squares = np.einsum("ij,ij->i", votes, votes) - 2 * along + vote @ vote
+        values = np.stack([np.sqrt(np.maximum(squares, 0)), along]).astype(np.float64, copy=False)
+        off = np.abs(values - np.median(values[:, usable], axis=1, keepdims=True))
+        deviation = _NORMAL * np.median(off[:, usable], axis=1, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            sizes = np.where(off > 0, off / deviation, 0.0)
+        sizes[:, ~usable] = _MOST
+        self._squares += np.mean(np.minimum(sizes, _MOST) ** 2, axis=0)
+        self._rounds += 1
+
+    @property
+    def scores(self) -> Float[Array, " devices"]:
+        """Over the rounds so far."""
+        return np.sqrt(self._squares / max(self._rounds, 1))
