@@ -29,7 +29,9 @@ def main(words: Sequence[str] | None = None) -> int:
         arguments, rest = _parser().parse_known_args(words)
         if rest and arguments.command not in ("run", "plan"):
             raise InputError(f"unknown argument {rest[0]!r} (see mpicoded {arguments.command} --help)")
-        return _dispatch(arguments, rest, words)
+        code = _dispatch(arguments, rest, words)
+        sys.stdout.flush()  # here, where a reader that has left is no error yet
+        return code
     except MemoryError as error:
         print(f"mpicoded: error: out of memory: {one_line(error)}", file=sys.stderr, flush=True)
         return 1
