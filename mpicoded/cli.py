@@ -27,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     try:
         arguments, rest = _parser().parse_known_args(words)
-        if rest and arguments.command not in ("run", "plan"):
+        if rest and arguments.command not in ("run", "plan", "allocation"):
             raise InputError(f"unknown argument {rest[0]!r} (see mpicoded {arguments.command} --help)")
         code = _dispatch(arguments, rest, words)
         sys.stdout.flush()  # here, where a reader that has left is no error yet
@@ -54,7 +54,7 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     processes, rank = launched() or (1, 0)
     if processes > 1 and command == "data":
         raise InputError("data is made by one process: start it without mpiexec")
-    if rank > 0 and command in ("list", "show", "plan"):
+    if rank > 0 and command in ("list", "show", "plan", "allocation"):
         return 0
     if command in ("run", "resume") and arguments.ranks is not None:
         if processes > 1:
@@ -74,6 +74,10 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
         from mpicoded.commands.plan import plan
 
         return plan(arguments.config, arguments.ranks or (processes if launched() else None), rest)
+    if command == "allocation":
+        from mpicoded.commands.allocation import allocation
+
+        return allocation(arguments.config, rest, arguments.output, arguments.round)
     if command == "data":
         from mpicoded.commands.data import make
 
@@ -135,6 +139,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.add_argument("config", help="the experiment, a TOML file")
     plan.add_argument("--ranks", type=_positive, metavar="P", help="the ranks that it would run on (default 1)")
+    allocation = commands.add_parser(
+        "allocation",
+        help="who computes what: numbers and a picture",
+        description="What an experiment's allocation does with the subsets, as a table and as a picture.",
+        usage="mpicoded allocation CONFIG.toml [-o PICTURE.png] [--round N] [--section.key value …]",
+        allow_abbrev=False,
+    )
+    allocation.add_argument("config", help="the experiment, a TOML file")
+    allocation.add_argument("-o", "--output", help="also draw it to this file: PNG, PDF or SVG by its ending")
+    allocation.add_argument("--round", type=_count, default=0, metavar="N", help="of this round (default 0)")
     resume = commands.add_parser("resume", help="finish an interrupted run", allow_abbrev=False)
     resume.add_argument("result", help="the result file of the run")
     for command in (run, resume):

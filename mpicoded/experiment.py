@@ -133,6 +133,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"model {self.model.name()} is for {self.model.task}, but {data.path} holds a {data.task} problem"
             )
         self.allocation.check(self.devices, data.subsets)
+        self.allocation.check_encoder(self.encoder, self.devices, data.subsets)
         dim, dtype = self.model.dim(data.features, data.classes), self.compute.dtype
         compressors.check_wire(f"transport {self.transport.name()}", self.transport.broadcast, dtype)
         self.compressor.check(dim, dtype)

@@ -1,23 +1,38 @@
 """Filters prepare votes for the rule: (votes, dim) → (votes, dim)."""
 
+from math import inf
 from typing import ClassVar
 
-from mpicoded.algorithms.arrays import as_floats, namespace, squared_distances, store
-from mpicoded.algorithms.component import Count, VotesTaker
+import numpy as np
+
+from mpicoded.algorithms.arrays import as_floats, namespace, rows, shrink_to, squared_distances, store
+from mpicoded.algorithms.component import Count, Positive, PositiveCount, VotesTaker
+from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Float
+
+Votes = Float[Array, "votes dim"]
+Filtered = Float[Array, "filtered dim"]
 
 
 class Filter(VotesTaker):
     """Base of the filters."""
 
+    proven: ClassVar[str] = "none in the literature"
+    """kappa of filter and rule, where k is the rule's."""
+    cost: ClassVar[str] = ""
+    """Of n votes with dim numbers each."""
+
+    @classmethod
+    def facts(cls) -> list[str]:
+        """kappa and cost."""
+        return [f"kappa, with a rule of kappa k: {cls.proven}", f"cost: {cls.cost}"]
+
     def votes(self, votes: int) -> int:
         """How many votes come out of this many; as many, unless the filter says otherwise."""
         return votes
 
-    def apply(
-        self, votes: Float[Array, "votes dim"], out: Float[Array, "filtered dim"] | None = None
-    ) -> Float[Array, "filtered dim"]:
-        """The votes that the next filter or the rule gets."""
+    def apply(self, votes: Votes, out: Filtered | None = None, stream: np.random.Generator | None = None) -> Filtered:
+        """The votes that the next filter or the rule gets; ``stream`` is for filters that draw random numbers."""
         raise NotImplementedError
 
     def kappa(self, inner: float | None, votes: int, byzantine: int) -> float | None:
@@ -29,15 +44,15 @@ class NearestNeighborMixing(Filter):
     """Each vote becomes the mean of its n - f nearest votes, itself among them (NNM)."""
 
     source: ClassVar[str] = "Allouah et al. 2023"
+    proven: ClassVar[str] = "8 f/(n - f) (k + 1)"
+    cost: ClassVar[str] = "n^2 dim"
     byzantine: Count
 
     def fewest(self) -> int:
         """2f + 1."""
         return 2 * self.byzantine + 1
 
-    def apply(
-        self, votes: Float[Array, "votes dim"], out: Float[Array, "filtered dim"] | None = None
-    ) -> Float[Array, "filtered dim"]:
+    def apply(self, votes: Votes, out: Filtered | None = None, stream: np.random.Generator | None = None) -> Filtered:
         """Mix by one product with the 0/1 matrix of neighbours; ties go to the lower index."""
         self.check(votes.shape[0])
         votes, xp = as_floats(votes), namespace(votes)
@@ -55,4 +70,76 @@ class NearestNeighborMixing(Filter):
         return None if inner is None else 8 * byzantine / (votes - byzantine) * (inner + 1)
 
 
-Choice = NearestNeighborMixing
+class Bucketing(Filter):
+    """Votes are put at random into groups of ``size``, the last of what is left; each group's mean is a vote.
+
+    A group with one lie is a lie, so f Byzantine votes leave f Byzantine groups at worst: the rule behind needs the
+    same f as without groups, and has ceil(n / size) votes only to stand it.
+    """
+
+    source: ClassVar[str] = "Karimireddy et al. 2022"
+    proven: ClassVar[str] = "only in expectation over the groups"
+    cost: ClassVar[str] = "n dim"
+    size: PositiveCount = 2
+
+    def votes(self, votes: int) -> int:
+        """The number of groups."""
+        return -(-votes // self.size)
+
+    def apply(self, votes: Votes, out: Filtered | None = None, stream: np.random.Generator | None = None) -> Filtered:
+        """Shuffle and average; without a stream, as the same one says each time."""
+        votes, xp = as_floats(votes), namespace(votes)
+        stream = generator(0, "bucketing") if stream is None else stream
+        count, dim = votes.shape
+        full = count // self.size
+        shuffled = rows(votes, stream.permutation(count))
+        groups = xp.mean(xp.reshape(shuffled[: full * self.size, :], (full, self.size, dim)), axis=1)
+        if full * self.size < count:
+            groups = xp.concat([groups, xp.mean(shuffled[full * self.size :, :], axis=0, keepdims=True)], axis=0)
+        return store(groups, out)
+
+
+class Clip(Filter):
+    """Votes longer than ``tau`` are shortened to it."""
+
+    source: ClassVar[str] = "baseline"
+    cost: ClassVar[str] = "n dim"
+    tau: Positive
+
+    def apply(self, votes: Votes, out: Filtered | None = None, stream: np.random.Generator | None = None) -> Filtered:
+        """Scale each vote."""
+        votes, xp = as_floats(votes), namespace(votes)
+        lengths = xp.sqrt(xp.vecdot(votes, votes, axis=-1))
+        return store(votes * shrink_to(self.tau, lengths)[:, None], out)
+
+
+class AdaptiveClipping(Filter):
+    """Votes are shortened to the length of the (k + 1)-th longest, k = floor(2f (n - f) / n) (ARC)."""
+
+    source: ClassVar[str] = "Allouah et al. 2025, adaptive clipping"
+    proven: ClassVar[str] = "k + 2f/(n - 2f)"
+    cost: ClassVar[str] = "n dim"
+    byzantine: Count
+
+    def fewest(self) -> int:
+        """2f + 1."""
+        return 2 * self.byzantine + 1
+
+    def apply(self, votes: Votes, out: Filtered | None = None, stream: np.random.Generator | None = None) -> Filtered:
+        """Scale the k longest."""
+        count = votes.shape[0]
+        self.check(count)
+        votes, xp = as_floats(votes), namespace(votes)
+        lengths = xp.sqrt(xp.vecdot(votes, votes, axis=-1))
+        clipped = 2 * self.byzantine * (count - self.byzantine) // count
+        limit = float(xp.sort(lengths)[count - 1 - clipped])
+        return store(votes * shrink_to(limit, lengths)[:, None], out)
+
+    def kappa(self, inner: float | None, votes: int, byzantine: int) -> float | None:
+        """Kappa + 2f/(n - 2f) (Allouah et al. 2025, at second hand)."""
+        if inner is None:
+            return None
+        return inner + 2 * byzantine / (votes - 2 * byzantine) if votes > 2 * byzantine else inf
+
+
+Choice = NearestNeighborMixing | Bucketing | AdaptiveClipping | Clip

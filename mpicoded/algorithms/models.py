@@ -48,6 +48,10 @@ class Model(Component):
         """The gradient of each subset's loss."""
         raise NotImplementedError
 
+    def wrong_targets(self, y: Targets, classes: int) -> Targets:
+        """Targets as the attack ``label_flip`` has them: -y, or label L - 1 - y of L classes."""
+        return classes - 1 - y if self.task == "classification" else -y
+
     def correct(self, parameters: Vector, x: Samples, y: Targets) -> Int[Array, "subsets samples"]:
         """1 where the predicted class is the label (classification only)."""
         raise NotImplementedError

@@ -1,5 +1,7 @@
 """Byzantine devices: who they are in a round, and what they send instead of their message."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from mpicoded.algorithms.attacks import NoAttack, Seen
@@ -25,9 +27,19 @@ class Adversary:
         experiment = self._experiment
         draw = round if experiment.identities == "resampled" else 0
         chosen = np.zeros(experiment.devices, bool)
+        if experiment.attack.places:
+            chosen[experiment.attack.place(experiment.devices, experiment.byzantine)] = True
+            return chosen
         order = generator(experiment.seed, "byzantine", draw).permutation(experiment.devices)
         chosen[order[: experiment.byzantine]] = True
         return chosen
+
+    def mislabelled(self, round: int) -> Bool[Array, " messages"] | None:
+        """Which of this rank's devices compute on wrong targets; None: none of them."""
+        if not self.active or not self._experiment.attack.mislabels:
+            return None
+        mine = self.byzantine(round)[self._first : self._stop]
+        return mine if mine.any() else None
 
     def act(self, messages: Float[Array, "messages dim"], round: int) -> None:
         """Replace the messages of this rank's Byzantine devices, in place.
@@ -44,7 +56,7 @@ class Adversary:
             counts = np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
             honest = self._transport.share(messages[~mine], counts, self._honest)
         if mine.any():
-            seen = Seen(self._experiment.devices, honest)
+            seen = Seen(self._experiment.devices, honest, self._trial(byzantine, honest, round))
             messages[mine] = self._experiment.attack.forge(messages[mine], seen, self._streams(mine, round))
 
     def tamper(self, records: Array, round: int) -> Bool[Array, " records"] | None:
@@ -61,6 +73,25 @@ class Adversary:
             attack.tamper(forged, self._streams(mine, round))
             raw[mine] = forged
         return None
+
+    def _trial(
+        self, byzantine: Bool[Array, " devices"], honest: Array | None, round: int
+    ) -> Callable[[Array], Array] | None:
+        """What the server would make of a forged message, for attacks that try."""
+        experiment = self._experiment
+        if honest is None or not experiment.attack.knows_rule:
+            return None
+        votes = np.empty((experiment.devices, honest.shape[1]), honest.dtype)
+
+        def aggregate(forged: Array) -> Array:
+            votes[~byzantine] = honest
+            votes[byzantine] = forged
+            mixed: Array = votes
+            for item in experiment.filters:
+                mixed = item.apply(mixed, stream=generator(experiment.seed, "trial", round))
+            return experiment.aggregator.aggregate(mixed)
+
+        return aggregate
 
     def _streams(self, mine: Bool[Array, " messages"], round: int) -> Streams:
         return Streams(self._experiment.seed, round, self._first + np.flatnonzero(mine))

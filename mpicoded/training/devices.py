@@ -14,19 +14,24 @@ from mpicoded.training.clock import Clock
 class Gradients:
     """Gradients of a rank's subsets, each computed once, in a buffer that is allocated once."""
 
-    def __init__(self, model: Model, shards: Shards, dim: int) -> None:
+    def __init__(self, model: Model, shards: Shards, dim: int, classes: int) -> None:
         self.model = model
+        self.classes = classes
         self.shards = shards
         self._buffer = np.empty((len(shards.subsets), dim), shards.x.dtype)
 
     def compute(
-        self, parameters: Float[Array, " dim"], work: Work, streams: Streams | None = None
+        self, parameters: Float[Array, " dim"], work: Work, streams: Streams | None = None, wrong: bool = False
     ) -> Float[Array, "subsets dim"]:
-        """The gradients of the planned subsets, in the plan's order. Empty subsets have gradient zero."""
+        """The gradients of the planned subsets, in the plan's order. Empty subsets have gradient zero.
+
+        ``wrong``: on wrong targets, as a device of the attack ``label_flip`` does.
+        """
         out = self._buffer[: len(work.subsets)]
         filled = 0
         for batch in self.shards.batches(work, streams):
-            self.model.gradients(parameters, batch.x, batch.y, batch.weights, out=out[batch.slots])
+            targets = self.model.wrong_targets(batch.y, self.classes) if wrong else batch.y
+            self.model.gradients(parameters, batch.x, targets, batch.weights, out=out[batch.slots])
             filled = batch.slots.stop
         out[filled:] = 0.0
         return out
@@ -43,13 +48,15 @@ class Devices:
         self._gradients, self._clock = gradients, clock
         self._plan: tuple[Work, Code] | None = None
 
-    def messages(self, round: int, parameters: Float[Array, " dim"]) -> Float[Array, "messages dim"]:
-        """The honest messages of this round, one row for each device."""
+    def messages(
+        self, round: int, parameters: Float[Array, " dim"], wrong: bool = False
+    ) -> Float[Array, "messages dim"]:
+        """The honest messages of this round, one row for each device; ``wrong``: of devices with wrong targets."""
         with self._clock.phase("plan"):
             work, code = self._plan_of(round)
         with self._clock.phase("compute"):
             streams = Streams(self._experiment.seed, round) if self._experiment.data.batch_size else None
-            gradients = self._gradients.compute(parameters, work, streams)
+            gradients = self._gradients.compute(parameters, work, streams, wrong)
         with self._clock.phase("encode"):
             messages: Array = code.weights @ gradients
         return messages

@@ -62,7 +62,7 @@ class Uplink:
     def __init__(
         self, experiment: Experiment, transport: Transport, adversary: Adversary, dim: int, clock: Clock
     ) -> None:
-        self._experiment, self._adversary, self._clock = experiment, adversary, clock
+        self._experiment, self.adversary, self._clock = experiment, adversary, clock
         first, stop = block(experiment.devices, transport.rank, transport.size)
         self._ids = np.arange(first, stop)
         dtype = np.dtype(experiment.compute.dtype)
@@ -77,14 +77,14 @@ class Uplink:
         """The records of this round, and which devices send theirs (None: all). The messages are used up."""
         experiment = self._experiment
         with self._clock.phase("attack"):
-            self._adversary.act(messages, round)
+            self.adversary.act(messages, round)
         with self._clock.phase("compress"):
             streams = Streams(experiment.seed, round, self._ids, nonce)
             if experiment.memory.remembers:
                 experiment.memory.residual(messages, self._state)
             records = experiment.compressor.compress(messages, streams, self._records)
         with self._clock.phase("attack"):
-            sent = self._adversary.tamper(records, round)
+            sent = self.adversary.tamper(records, round)
         if experiment.memory.remembers:
             with self._clock.phase("compress"):
                 self._remember(records, streams, np.ones(len(records), bool) if sent is None else sent)

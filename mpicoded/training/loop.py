@@ -60,7 +60,7 @@ class Trainer:
         self.parameters = experiment.model.initial(
             description.features, description.classes, generator(experiment.seed, "initial")
         ).astype(dtype)
-        gradients = Gradients(experiment.model, shards, dim)
+        gradients = Gradients(experiment.model, shards, dim, description.classes)
         self.evaluate = Evaluator(transport, description, gradients, evaluator, test)
         self.devices = Devices(experiment, description.subsets, first, stop, gradients, self.clock)
         self.downlink = Downlink(experiment, transport, dim)
@@ -97,6 +97,8 @@ class Trainer:
         with self.clock.phase("broadcast"):
             parameters, nonce = self.downlink.tell(self.parameters, round)
         messages = self.devices.messages(round, parameters)
+        if (mislabelled := self.uplink.adversary.mislabelled(round)) is not None:
+            messages[mislabelled] = self.devices.messages(round, parameters, wrong=True)[mislabelled]
         records, sent = self.uplink.pack(messages, round, nonce)
         with self.clock.phase("gather"):
             gathered = self.transport.gather(records, round, self.experiment.devices, sent)

@@ -4,7 +4,7 @@ import numpy as np
 
 from mpicoded.algorithms import theory
 from mpicoded.algorithms.compressors import receive
-from mpicoded.algorithms.randomness import Streams
+from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.experiment import Experiment
 from mpicoded.training.clock import Clock
@@ -37,8 +37,9 @@ class Server:
             messages, usable = self._messages_of(gathered, round, nonce)
             votes = experiment.encoder.decode(messages, usable)
         with clock.phase("filter"):
+            stream = generator(experiment.seed, "filters", round)
             for item in experiment.filters:
-                votes = item.apply(votes)
+                votes = item.apply(votes, stream=stream)
         with clock.phase("aggregate"):
             experiment.aggregator.aggregate(votes, previous=self._previous, out=self._vote)
             self._previous[:] = self._vote

@@ -7,14 +7,23 @@ import pytest
 from scipy import stats
 
 from mpicoded.algorithms import attacks
+from mpicoded.algorithms.aggregators import Krum, TrimmedMean
 from mpicoded.algorithms.attacks import (
     Alie,
     BitFlip,
+    CodeAware,
+    FangKrum,
+    FangTrimmed,
     Gaussian,
     Ipm,
     Malformed,
+    Mimic,
+    MinMax,
+    MinSum,
     NoAttack,
     NonFinite,
+    OptimalAlie,
+    OptimalIpm,
     SampleDuplicate,
     Seen,
     SignFlip,
@@ -53,7 +62,15 @@ def tampered(part, records, streams=STREAMS):
 
 
 def see(honest=None):
-    return Seen(len(ATTACKERS) + (7 if honest is None else len(honest)), honest)
+    return Seen(
+        len(ATTACKERS) + (7 if honest is None else len(honest)), honest, None if honest is None else against(honest)
+    )
+
+
+def against(honest, rule=None, attackers=3):
+    """What a rule makes of the honest messages and of a forged one from each attacker."""
+    rule = rule or TrimmedMean(byzantine=attackers)
+    return lambda forged: rule.aggregate(np.concatenate([honest, np.tile(forged, (attackers, 1))]))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -72,7 +89,7 @@ def test_a_message_does_not_depend_on_the_rank_that_forges_it(part):
     own, honest = draw(3), draw(7, seed=1)
     whole = np.broadcast_to(part.forge(own, see(honest), STREAMS), own.shape)
     for rows in ([0], [2], [0, 1], [1, 2], [0, 2]):
-        seen = Seen(10, honest)
+        seen = see(honest)
         np.testing.assert_array_equal(
             np.broadcast_to(part.forge(own[rows], seen, STREAMS.of(ATTACKERS[rows])), (len(rows), 6)), whole[rows]
         )
@@ -299,3 +316,112 @@ def test_no_more_is_spoilt_than_there_is(part, most, text):
 @each(ATTACKS)
 def test_attacks_without_a_limit_fit_everywhere(part):
     part.check(1000, np.dtype([("values", "f8", (1000,))]))
+
+
+def spread(honest):
+    """Squared distances of all pairs, in plain loops."""
+    return [[math.fsum((x - y) ** 2) for y in honest] for x in honest]
+
+
+@pytest.mark.parametrize("deviation", ["std", "unit", "sign"])
+@pytest.mark.parametrize("seed", range(3))
+def test_min_max_goes_as_far_as_honest_messages_are_apart(deviation, seed):
+    honest = draw(9, seed=seed)
+    forged = MinMax(deviation=deviation).forge(draw(3), see(honest), STREAMS)
+    allowed = max(map(max, spread(honest)))
+    assert max(math.fsum((forged - x) ** 2) for x in honest) == pytest.approx(allowed, rel=1e-9)
+    off = forged - honest.mean(axis=0)
+    direction = {
+        "std": honest.std(axis=0),
+        "unit": honest.mean(axis=0),
+        "sign": np.sign(honest.mean(axis=0)),
+    }[deviation]
+    cosine = off @ direction / np.linalg.norm(off) / np.linalg.norm(direction)
+    assert cosine == pytest.approx(-1, abs=1e-12)
+
+
+@pytest.mark.parametrize("deviation", ["std", "unit", "sign"])
+def test_min_sum_goes_as_far_as_the_most_central_message_allows(deviation):
+    honest = draw(9, seed=1)
+    forged = MinSum(deviation=deviation).forge(draw(3), see(honest), STREAMS)
+    allowed = min(map(math.fsum, spread(honest)))
+    assert math.fsum(math.fsum((forged - x) ** 2) for x in honest) == pytest.approx(allowed, rel=1e-9)
+
+
+@pytest.mark.parametrize("part", [MinMax(), MinSum(), Mimic(), FangKrum(), OptimalIpm(), OptimalAlie()], ids=str)
+def test_where_all_honest_messages_are_equal_there_is_no_spread_to_hide_in(part):
+    honest = np.tile(draw(1), (7, 1))
+    forged = np.broadcast_to(part.forge(draw(3), see(honest), STREAMS), (3, 6))
+    assert np.isfinite(forged).all()
+    if isinstance(part, MinMax | MinSum | Mimic):
+        np.testing.assert_allclose(forged, honest[:3], rtol=1e-7)
+
+
+def test_mimic_copies_the_device_furthest_out():
+    honest = np.zeros((7, 6))
+    honest[:, 2] = [0.1, -0.2, 5.0, 0.3, -0.1, 0.2, -0.3]
+    honest[:, 4] = np.linspace(-0.01, 0.01, 7)
+    np.testing.assert_array_equal(Mimic().forge(draw(3), see(honest), STREAMS), honest[2])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fang_krum_deceives_krum_as_far_out_as_halving_finds(seed):
+    honest = draw(16, 8, seed=seed) - 1  # variety larger than the mean, or Krum would not fall for it
+    seen = Seen(20, honest, None)
+    forged = FangKrum().forge(honest[:4], seen, STREAMS)
+    assert (np.sign(forged) == -np.sign(honest.mean(axis=0))).all()
+    assert np.ptp(np.abs(forged)) < 1e-12
+
+    def picked(message):
+        return Krum(byzantine=4).aggregate(np.concatenate([np.tile(message, (4, 1)), honest]))
+
+    np.testing.assert_array_equal(picked(forged), forged)
+    assert not np.array_equal(picked(2 * forged), 2 * forged)
+
+
+def test_fang_trimmed_lies_just_outside_the_honest_range_against_the_mean():
+    honest = draw(20, 50, seed=1) * np.where(np.arange(50) % 2, -1, 1)
+    forged = FangTrimmed(band=2.0).forge(draw(3, 50), see(honest), STREAMS)
+    low, high, mean = honest.min(axis=0), honest.max(axis=0), honest.mean(axis=0)
+    for column in range(50):
+        edge = low[column] if mean[column] > 0 else high[column]
+        further = edge * 2 if (edge < 0) == (mean[column] > 0) else edge / 2
+        inside = sorted((edge, further))
+        assert all(inside[0] <= value <= inside[1] for value in forged[:, column])
+        assert (
+            (forged[:, column] <= low[column]).all() if mean[column] > 0 else (forged[:, column] >= high[column]).all()
+        )
+    assert len(np.unique(forged[:, 0])) == 3
+
+
+@pytest.mark.parametrize("part", [OptimalIpm(evaluations=40), OptimalAlie(evaluations=40)], ids=str)
+@pytest.mark.parametrize("rule", [TrimmedMean(byzantine=3), Krum(byzantine=3)], ids=str)
+def test_a_line_search_does_more_harm_than_any_factor_of_a_grid_nearly(part, rule):
+    """Against all factors up to 20 of both signs; the search may end in a local maximum, so nine tenths will do."""
+    honest = draw(9, seed=3)
+    mean, deviation = honest.mean(axis=0), honest.std(axis=0)
+    aggregate = against(honest, rule)
+
+    def harm(forged):
+        return np.linalg.norm(aggregate(forged) - mean)
+
+    found = harm(part.forge(draw(3), Seen(12, honest, aggregate), STREAMS))
+    factors = np.linspace(-20, 20, 801)
+    grid = [-lam * mean if isinstance(part, OptimalIpm) else mean - lam * deviation for lam in factors]
+    assert found >= 0.9 * max(map(harm, grid))
+
+
+def test_code_aware_takes_consecutive_devices_and_scales_its_message():
+    assert CodeAware().place(10, 3).tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(CodeAware(scale=-3.0).forge(draw(3), see(), STREAMS), -3 * draw(3))
+
+
+def test_what_an_attack_needs_is_stated():
+    needs = {name: {word for word in WORDS if getattr(part, word)} for name, part in ATTACKS.items()}
+    assert needs["optimal_ipm"] == needs["optimal_alie"] == {"colludes", "knows_rule", "sends"}
+    assert needs["label_flip"] == {"mislabels", "sends"}
+    assert needs["code_aware"] == {"places", "sends"}
+    assert needs["silent"] == set()
+
+
+WORDS = ("colludes", "knows_rule", "mislabels", "places", "tampers", "sends")

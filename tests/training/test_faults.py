@@ -49,7 +49,7 @@ def trained(path: str, **tables) -> tuple[Trainer, list[dict]]:
 
 
 def attackers(trainer: Trainer) -> np.ndarray:
-    return trainer.uplink._adversary.byzantine(0)
+    return trainer.uplink.adversary.byzantine(0)
 
 
 def test_bad_records_are_counted_by_device_and_round(path):

@@ -1,67 +1,13 @@
-"""Who computes what: an allocation is a 0/1 matrix of devices × subsets.
+"""The papers' own allocations: cyclic windows permuted in each round, and random ones drawn once."""
 
-LAD assigns anew in each round (``cyclic``); CRA-DL allocates once (``balanced``, ``uniform``). Redundancy,
-written d in LAD and r in CRA-DL, is the number of subsets a device computes in a round.
-"""
+from typing import ClassVar
 
-from typing import Annotated, ClassVar, NamedTuple
-
-import msgspec
 import numpy as np
 
-from mpicoded.algorithms.component import Component
+from mpicoded.algorithms.allocations.base import Allocation, Redundancy
 from mpicoded.algorithms.randomness import generator
-from mpicoded.algorithms.shapes import Array, Bool, Int
+from mpicoded.algorithms.shapes import Array, Bool
 from mpicoded.errors import InputError
-
-Redundancy = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class Allocation(Component):
-    """Base of the allocations."""
-
-    def check(self, devices: int, subsets: int) -> None:
-        """Raise InputError where no such allocation exists, naming the nearest parameters that do."""
-        redundancy = getattr(self, "redundancy", 1)
-        if redundancy > subsets:
-            raise InputError(
-                f"allocation {self.name()}: redundancy must be at most the number of subsets, {subsets}, "
-                f"got {redundancy}"
-            )
-
-    @property
-    def varies(self) -> bool:
-        """Whether each round has an assignment of its own."""
-        return False
-
-    def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
-        """Which device computes which subset in this round."""
-        raise NotImplementedError
-
-    def holdings(self, devices: int, subsets: int, seed: int) -> Bool[Array, "devices subsets"]:
-        """Which subsets a device must be able to read during the whole run."""
-        if self.varies:
-            return np.ones((devices, subsets), bool)
-        return self.assignment(devices, subsets, 0, seed)
-
-
-class Partition(Allocation):
-    """Every subset on one device: no redundancy (RBA-DL, and VA/MA with the plain mean)."""
-
-    source: ClassVar[str] = "baseline of CRA-DL and LAD"
-
-    def check(self, devices: int, subsets: int) -> None:
-        """At least one subset for each device."""
-        if subsets < devices:
-            raise InputError(
-                f"allocation partition: needs at least as many subsets as devices, got {subsets} subsets "
-                f"for {devices} devices"
-            )
-
-    def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
-        """Contiguous blocks whose sizes differ by one at most."""
-        owner = np.arange(subsets) * devices // subsets
-        return np.arange(devices)[:, None] == owner[None, :]
 
 
 class Cyclic(Allocation):
@@ -116,7 +62,8 @@ class Uniform(Allocation):
     """Each device holds ``redundancy`` subsets drawn at random: CRA-DL's own approximation.
 
     Subsets that no device drew are lost: training never sees their data, and settles at the optimum of
-    the others. Their expected number is M (1 - r/M)^N.
+    the others. Their expected number is M (1 - r/M)^N. That is chance and the paper's own, so it is reported and no
+    encoder refused.
     """
 
     source: ClassVar[str] = "CRA-DL, arXiv 2506.01989"
@@ -177,49 +124,3 @@ def _swap_spare(held: Array, device: int, subset: int, stream: np.random.Generat
         wanted = stream.choice(candidates)
         held[device, [subset, wanted]] += (-1, 1)
         held[other, [subset, wanted]] += (1, -1)
-
-
-Choice = Partition | Cyclic | Uniform | Balanced
-
-
-class Spread(NamedTuple):
-    """Smallest, mean and largest of a count."""
-
-    min: int
-    mean: float
-    max: int
-
-    @classmethod
-    def of(cls, counts: Int[Array, " n"]) -> "Spread":
-        """The spread of an array of counts (all zero for none)."""
-        return cls(int(counts.min()), float(counts.mean()), int(counts.max())) if counts.size else cls(0, 0.0, 0)
-
-    def __str__(self) -> str:
-        return f"{self.min}" if self.min == self.max else f"{self.min} to {self.max}, mean {self.mean:.4g}"
-
-
-class Report(NamedTuple):
-    """What an allocation does with the subsets."""
-
-    redundancy: Spread  # subsets that a device computes in a round
-    copies: Spread  # devices that compute a subset
-    overlap: Spread  # subsets that a pair of devices shares
-    lost: int  # subsets on no device
-    storage: Spread  # subsets that a device must be able to read during the run
-    holders: Int[Array, " subsets"]  # devices that compute each subset
-
-
-def report(allocation: Allocation, devices: int, subsets: int, seed: int) -> Report:
-    """Measure the allocation of round 0."""
-    held = allocation.assignment(devices, subsets, 0, seed)
-    copies = held.sum(axis=0)
-    stored = allocation.holdings(devices, subsets, seed) if allocation.varies else held
-    shared = (held.astype(np.float32) @ held.astype(np.float32).T).astype(np.int64)
-    return Report(
-        redundancy=Spread.of(held.sum(axis=1)),
-        copies=Spread.of(copies),
-        overlap=Spread.of(shared[np.triu_indices(devices, 1)]),
-        lost=int((copies == 0).sum()),
-        storage=Spread.of(stored.sum(axis=1)),
-        holders=copies,
-    )

@@ -1,0 +1,63 @@
+"""A rule on top of any other."""
+
+from typing import ClassVar
+
+from mpicoded.algorithms.aggregators.base import Mean, TolerantAggregator, Vector, Votes
+from mpicoded.algorithms.aggregators.centres import CenteredClipping, GeometricMedian
+from mpicoded.algorithms.aggregators.coordinates import CoordinateMedian, MeanAroundMedian, Phocas, TrimmedMean
+from mpicoded.algorithms.aggregators.diameter import MinimumDiameter
+from mpicoded.algorithms.aggregators.neighbours import Bulyan, Krum, MultiKrum
+from mpicoded.algorithms.aggregators.weights import CovarianceFiltering, NormThreshold
+from mpicoded.algorithms.arrays import as_floats, namespace, store
+
+Base = (
+    Mean
+    | CoordinateMedian
+    | TrimmedMean
+    | Phocas
+    | MeanAroundMedian
+    | Krum
+    | MultiKrum
+    | Bulyan
+    | MinimumDiameter
+    | GeometricMedian
+    | CenteredClipping
+    | CovarianceFiltering
+    | NormThreshold
+)
+
+
+class Ctma(TolerantAggregator):
+    """Mean of the n - f votes nearest to what another rule makes of them, ``base``: a trimmed mean unless it is set."""
+
+    source: ClassVar[str] = "Dahan and Levy 2024"
+    proven: ClassVar[str] = "of the order f/n if that of the base is bounded; docs/robustness.md derives a bound"
+    cost: ClassVar[str] = "n dim after the base"
+    base: Base | None = None
+
+    @property
+    def centre(self) -> Base:
+        """The rule whose result the votes must be near to."""
+        return TrimmedMean(byzantine=self.byzantine) if self.base is None else self.base
+
+    def fewest(self) -> int:
+        """2f + 1, or what the base needs."""
+        return max(super().fewest(), self.centre.fewest())
+
+    def check(self, votes: int) -> None:
+        """The base may have reasons of its own to refuse."""
+        super().check(votes)
+        self.centre.check(votes)
+
+    def breakdown(self, votes: int) -> int:
+        """That of the base."""
+        return self.centre.breakdown(votes)
+
+    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+        """The base, then the mean; of votes as near, those of lower index, in the votes' order."""
+        self.check(votes.shape[0])
+        votes, xp = as_floats(votes), namespace(votes)
+        offsets = votes - self.centre.aggregate(votes, previous)[None, :]
+        order = xp.argsort(xp.vecdot(offsets, offsets, axis=-1), stable=True)
+        kept = xp.sort(order[: votes.shape[0] - self.byzantine])
+        return store(xp.mean(xp.take(votes, kept, axis=0), axis=0), out)

@@ -1,0 +1,134 @@
+"""Attacks with a formula of their own: on the own message, or on mean and deviation of the honest ones."""
+
+from statistics import NormalDist
+from typing import ClassVar
+
+import numpy as np
+
+from mpicoded.algorithms.arrays import centred_gram
+from mpicoded.algorithms.attacks.base import Attack, Seen
+from mpicoded.algorithms.component import NonNegative
+from mpicoded.algorithms.randomness import Streams
+from mpicoded.algorithms.shapes import Array, Float, Int
+
+
+class SignFlip(Attack):
+    """``scale`` times the own message; the papers' coefficient is not known to us."""
+
+    source: ClassVar[str] = "experiments of CRA-DL and LAD"
+    scale: float = -1.0
+
+    def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
+        """Scale × own."""
+        return own * np.asarray(self.scale, own.dtype)
+
+
+class Gaussian(Attack):
+    """Noise N(0, deviation^2) in each coordinate, whatever the own message is."""
+
+    source: ClassVar[str] = "experiments of CRA-DL"
+    deviation: NonNegative = 1.0
+
+    def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
+        """Each device draws from a stream of its own."""
+        noise = self.deviation * streams.normal("gaussian", own.shape[1])
+        return noise.astype(own.dtype, copy=False)
+
+
+class SampleDuplicate(Attack):
+    """All attackers send the message of one honest device, drawn anew in each round."""
+
+    source: ClassVar[str] = "experiments of CRA-DL"
+    colludes: ClassVar[bool] = True
+
+    def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
+        """One honest row."""
+        assert seen.honest is not None
+        return seen.honest[streams.generator("sample_duplicate").integers(len(seen.honest))]
+
+
+class Ipm(Attack):
+    """Inner product manipulation, or fall of empires: -scale × mu."""
+
+    source: ClassVar[str] = "Xie et al. 2019"
+    colludes: ClassVar[bool] = True
+    scale: float = 0.9
+
+    def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
+        """Against the honest mean."""
+        assert seen.honest is not None
+        return np.mean(seen.honest, axis=0) * np.asarray(-self.scale, own.dtype)
+
+
+class Alie(Attack):
+    """A little is enough: mu - z sigma, inside the honest spread.
+
+    Without ``z``: the largest that still finds enough honest supporters, Phi^-1((n-f-s)/(n-f)) with
+    s = floor(n/2 + 1) - f.
+    """
+
+    source: ClassVar[str] = "Baruch et al. 2019"
+    colludes: ClassVar[bool] = True
+    z: float | None = None
+
+    def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
+        """Shift the honest mean by z standard deviations in each coordinate."""
+        assert seen.honest is not None
+        z = alie_z(seen.devices, seen.devices - len(seen.honest)) if self.z is None else self.z
+        return np.mean(seen.honest, axis=0) - np.asarray(z, own.dtype) * np.std(seen.honest, axis=0)
+
+
+class Mimic(Attack):
+    """All attackers copy the honest device that lies furthest out along the direction of most honest variance.
+
+    Nothing stands out, but that device's data counts f + 1 times. The direction is that of the round alone, not an
+    average over rounds.
+    """
+
+    source: ClassVar[str] = "Karimireddy et al. 2022"
+    colludes: ClassVar[bool] = True
+
+    def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
+        """The top eigenvector of the honest messages' inner products about their mean says how far out each is."""
+        assert seen.honest is not None
+        _, gram = centred_gram(seen.honest)
+        centred = gram - gram.mean(axis=0) - gram.mean(axis=1)[:, None] + gram.mean()
+        out = np.linalg.eigh(centred)[1][:, -1]
+        return seen.honest[np.argmax(np.abs(out))]
+
+
+class LabelFlip(Attack):
+    """Honest computation on wrong targets: label L - 1 - y of L classes, or -y in a regression."""
+
+    source: ClassVar[str] = "Biggio et al. 2012"
+    mislabels: ClassVar[bool] = True
+
+
+class CodeAware(Attack):
+    """Attackers with consecutive device numbers, whose windows overlap most under a fixed cyclic code.
+
+    Each sends ``scale`` times its own message. Subsets in the middle of their windows are on few honest devices
+    or on none. Against windows that are permuted anew in each round, the place of a device says nothing. The
+    experiment's ``identities`` do not matter.
+    """
+
+    source: ClassVar[str] = (
+        "placement attack on DETOX (ByzShield, Konstantinidis and Ramamoorthy 2021), on cyclic windows"
+    )
+    places: ClassVar[bool] = True
+    scale: float = -1.0
+
+    def place(self, devices: int, byzantine: int) -> Int[Array, " byzantine"]:
+        """The first ones."""
+        return np.arange(byzantine)
+
+    def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
+        """Scale × own."""
+        return own * np.asarray(self.scale, own.dtype)
+
+
+def alie_z(devices: int, byzantine: int) -> float:
+    """The default z; 0 where the formula has no value (more than half of the devices are Byzantine)."""
+    honest = devices - byzantine
+    share = (honest - (devices // 2 + 1 - byzantine)) / max(honest, 1)
+    return NormalDist().inv_cdf(share) if 0 < share < 1 else 0.0

@@ -1,0 +1,26 @@
+"""How far coded messages are from the gradient, from the code alone."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Spread(NamedTuple):
+    """How far a coded message is from the gradient, for subsets whose differences are random."""
+
+    rho: float  # E ||g_i - grad F||^2 / beta^2
+    bias: float  # the share of ||grad F||^2 that comes on top, where a message's weights do not sum to one
+
+
+def spread(weights: Any) -> Spread:
+    """From a code's weights (messages, subsets), sparse: the mean over messages.
+
+    beta^2 = (1/M) sum_k ||grad f_k - grad F||^2. Over random orders of the subsets, the deviations of a message with
+    weights w add up to M/(M-1) (sum w^2 - (sum w)^2/M) beta^2; for the mean of d gradients that is
+    (M-d)/(d(M-1)), with M = N LAD's rho = (N-d)/(d(N-1)).
+    """
+    subsets = weights.shape[1]
+    totals = np.asarray(weights.sum(axis=1)).ravel()
+    squares = np.asarray(weights.multiply(weights).sum(axis=1)).ravel()
+    rho = np.mean(squares - totals**2 / subsets) * subsets / (subsets - 1) if subsets > 1 else 0.0
+    return Spread(max(float(rho), 0.0), float(np.mean((totals - 1) ** 2)))

@@ -1,0 +1,169 @@
+"""``mpicoded allocation``: who computes what, in numbers and as a picture."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mpicoded import experiment as experiments
+from mpicoded.algorithms import allocations
+from mpicoded.algorithms.allocations import Report
+from mpicoded.algorithms.shapes import Array, Bool
+from mpicoded.commands.text import table
+from mpicoded.data import layout
+from mpicoded.errors import InputError
+from mpicoded.experiment import Experiment
+
+_LINES = 40  # of a picture in the terminal, at most
+_ENDINGS = (".png", ".pdf", ".svg")
+_BLUE = "#0072B2"  # Okabe and Ito's: told from white by colour-blind readers, and in grey print
+
+
+def allocation(config: str, overrides: Sequence[str], output: str | None = None, round: int = 0) -> int:
+    """Print what an experiment's allocation does, and draw it. Raises InputError where there is no such allocation."""
+    experiment = experiments.load(config, overrides)
+    subsets = layout.describe(experiment.data.path).subsets
+    part, devices = experiment.allocation, experiment.devices
+    part.check(devices, subsets)
+    if round >= experiment.rounds:
+        raise InputError(f"--round must be below the experiment's {experiment.rounds} rounds, got {round}")
+    if output is not None:
+        _check_output(output)
+    held = part.assignment(devices, subsets, round, experiment.seed)
+    title = f"{part.name()}: {devices} devices, {subsets} subsets, " + (
+        f"round {round}" if part.varies else "the same in all rounds"
+    )
+    if output is not None:
+        save(figure(held, title), output)
+    print(f"{title}\n\n{_table(_measure(experiment, subsets, round), devices, subsets, experiment.encoder.name())}\n")
+    try:
+        part.check_encoder(experiment.encoder, devices, subsets)
+    except InputError as error:
+        print(f"a run would be refused: {error}\n")
+    columns = shutil.get_terminal_size((80, 24)).columns
+    print(draw(held, columns, _LINES, _encodes(sys.stdout.encoding)))
+    if output is not None:
+        print(f"\n{output}")
+    return 0
+
+
+def _measure(experiment: Experiment, subsets: int, round: int) -> Report:
+    devices, encoder = experiment.devices, experiment.encoder
+    return allocations.report(
+        experiment.allocation,
+        devices,
+        subsets,
+        experiment.seed,
+        round,
+        weigh=lambda assignment: encoder.code(assignment, 0, devices).weights,
+    )
+
+
+def _table(report: Report, devices: int, subsets: int, encoder: str) -> str:
+    rows: list[list[str]] = [["", "min", "mean", "max"]]
+    for what, spread in (
+        ("subsets on a device (r)", report.redundancy),
+        ("copies of a subset", report.copies),
+        ("subsets that two devices share", report.overlap),
+        ("subsets stored on a device", report.storage),
+    ):
+        rows.append([what, str(spread.min), f"{spread.mean:.4g}", str(spread.max)])
+    share = subsets / devices
+    load = [report.redundancy.min / share, report.redundancy.mean / share, report.redundancy.max / share]
+    rows.append([f"load, uncoded = 1 ({share:.4g} subsets)", *(f"{value:.4g}" for value in load)])
+    lost = f"lost: {report.lost} of {subsets} subsets are on no device"
+    rho = (
+        f"rho = {report.rho:.4g}: a message of encoder {encoder} is rho beta² from the gradient, in squared distance\n"
+        "(where subsets are in random order)"
+    )
+    return "\n".join([table(rows), "", lost, rho])
+
+
+def draw(held: Bool[Array, "devices subsets"], columns: int, lines: int, signs: bool) -> str:
+    """The assignment as text, a row a device: half blocks where that fits, else braille; ``#`` and ``.`` without signs.
+
+    Where it still does not fit, a dot stands for several devices and subsets and is set where at least as much is
+    computed as on average.
+    """
+    devices, subsets = held.shape
+    if not signs:
+        tall, wide = 1, 1
+    else:
+        tall, wide = (2, 1) if devices <= 2 * lines and subsets <= columns else (4, 2)
+    rows, width = min(devices, tall * lines), min(subsets, wide * columns)
+    dots = shrink(held, rows, width)
+    padded = np.zeros((-(-rows // tall) * tall, -(-width // wide) * wide), bool)
+    padded[:rows, :width] = dots
+    cells = padded.reshape(len(padded) // tall, tall, -1, wide)
+    if not signs:
+        text = np.where(padded, "#", ".")
+    elif tall == 2:
+        text = np.array(list(" ▀▄█"))[cells[:, 0, :, 0] + 2 * cells[:, 1, :, 0]]
+    else:
+        bits = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # Unicode's order of braille dots
+        codes = 0x2800 + np.einsum("itjw,tw->ij", cells, bits)
+        text = np.vectorize(chr, otypes=["U1"])(codes)
+    heading = ["devices downwards, subsets to the right"]
+    if (rows, width) != held.shape:
+        heading.append(
+            f"a {'dot' if signs else 'sign'} stands for {devices / rows:.3g} by {subsets / width:.3g} of them, "
+            "and is set where at least as much is computed as on average"
+        )
+    return "\n".join([*heading, *("".join(row).rstrip() for row in text)])
+
+
+def shrink(held: Bool[Array, "devices subsets"], rows: int, columns: int) -> Bool[Array, "rows columns"]:
+    """Which of rows × columns rectangles, as equal as can be, have at least the average share of ones."""
+    if held.shape == (rows, columns):
+        return held
+    down, across = (np.arange(count) * size // count for count, size in zip((rows, columns), held.shape, strict=True))
+    ones = np.add.reduceat(np.add.reduceat(held, down, axis=0, dtype=np.int64), across, axis=1)
+    heights, widths = np.diff([*down, held.shape[0]]), np.diff([*across, held.shape[1]])
+    # Whole numbers on both sides: ones / area >= all ones / all area.
+    return np.asarray((ones * held.size >= np.outer(heights, widths) * held.sum()) & (ones > 0))
+
+
+def figure(held: Bool[Array, "devices subsets"], title: str) -> Any:
+    """A matplotlib figure of the assignment, blue where a device computes a subset."""
+    try:
+        from matplotlib.colors import ListedColormap
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+    except ImportError:
+        raise InputError("a picture needs matplotlib: pip install 'mpicoded[plots]'") from None
+    devices, subsets = held.shape
+    made = Figure(figsize=(7, min(max(7 * devices / subsets, 2), 7) + 0.8), layout="constrained")
+    axes = made.add_subplot()
+    axes.imshow(held, cmap=ListedColormap(["white", _BLUE]), vmin=0, vmax=1, aspect="auto", interpolation_stage="rgba")
+    axes.set_xlabel("subset")
+    axes.set_ylabel("device")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(title, fontsize="medium")
+    return made
+
+
+def save(made: Any, output: str) -> None:
+    """Write the figure; its ending says as what."""
+    try:
+        made.savefig(output, dpi=160)
+    except OSError as error:
+        raise InputError(f"picture {output} cannot be written: {error.strerror or error}") from None
+
+
+def _check_output(output: str) -> None:
+    ending = os.path.splitext(output)[1].lower()
+    if ending not in _ENDINGS:
+        raise InputError(f"picture {output}: the ending must be one of {', '.join(_ENDINGS)}, got {ending or 'none'!r}")
+
+
+def _encodes(encoding: str | None) -> bool:
+    """Whether a stream of this encoding can show half blocks and braille."""
+    try:
+        "▀▄█⠿".encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
