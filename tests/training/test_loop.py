@@ -64,10 +64,11 @@ def test_every_attack_on_every_compressor_ends_finite_with_every_rule(files, com
         assert np.isfinite(end).all(), tables
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [2, 3, 5])
 def test_every_combination_has_the_same_bits_on_any_number_of_ranks(program, tmp_path, files, alone, ranks):
-    ended = program.python(matrix.__file__, tmp_path / "ends.npz", *files, ranks=ranks)
+    ended = program.python(matrix.__file__, tmp_path / "ends.npz", *files, ranks=ranks, timeout=600)
     assert ended.code == 0, ended.err
     with np.load(tmp_path / "ends.npz") as ends:
         for place, (_, tables) in enumerate(matrix.sample()):
