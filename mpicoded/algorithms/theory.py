@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import inf, isinf
 
 from mpicoded.algorithms.aggregators import Aggregator
+from mpicoded.algorithms.component import nested
 from mpicoded.algorithms.compressors import Compressor, NoCompression
 from mpicoded.algorithms.filters import Filter
 from mpicoded.algorithms.memories import Memory
@@ -14,7 +15,7 @@ __all__ = ["Spread", "compression_penalty", "error_floor", "guarantee", "kappa",
 
 def kappa(aggregator: Aggregator, filters: Sequence[Filter], votes: int, byzantine: int) -> float | None:
     """kappa of filters and rule together; None where the literature has none, infinite where they tolerate fewer."""
-    stated = {part.byzantine for part in (*filters, aggregator) if hasattr(part, "byzantine")}
+    stated = set(_stated(aggregator, filters))
     if min(stated, default=byzantine) < byzantine:
         return inf
     if len(stated) > 1:
@@ -30,12 +31,16 @@ def kappa(aggregator: Aggregator, filters: Sequence[Filter], votes: int, byzanti
 
 
 def tolerated(aggregator: Aggregator, filters: Sequence[Filter], votes: int) -> int:
-    """How many votes may be lies or missing: what filters and rule say, or else what kappa stays finite for."""
-    stated: list[int] = [part.byzantine for part in (*filters, aggregator) if hasattr(part, "byzantine")]
-    if not hasattr(aggregator, "byzantine"):
-        finite = [f for f in range(votes) if not isinf(aggregator.kappa(votes, f) or 0.0)]
-        stated.append(max(finite, default=0))
-    return min(stated)
+    """How many votes may be lies or missing: what filters and rule say, and what the rule stands of those it gets."""
+    for item in filters:
+        votes = item.votes(votes)
+    return min([*_stated(aggregator, filters), aggregator.breakdown(votes)])
+
+
+def _stated(aggregator: Aggregator, filters: Sequence[Filter]) -> list[int]:
+    """How many Byzantine votes filters, rule and the rules in it are told of, where they are."""
+    inside = [getattr(aggregator, field) for field in nested(type(aggregator))]
+    return [part.byzantine for part in (*filters, aggregator, *inside) if hasattr(part, "byzantine")]
 
 
 def error_floor(rho: float, kappa: float, devices: int, honest: int) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as array_of
 from msgspec.structs import replace
 
-from mpicoded.algorithms import aggregators
+from mpicoded.algorithms import aggregators, theory
 from mpicoded.algorithms.aggregators import (
     Bulyan,
     CenteredClipping,
@@ -28,6 +28,7 @@ from mpicoded.algorithms.aggregators import (
     TrimmedMean,
 )
 from mpicoded.algorithms.component import members, nested
+from mpicoded.algorithms.filters import Bucketing, NearestNeighborMixing
 from mpicoded.commands.listing import listing
 from mpicoded.errors import InputError
 from mpicoded.experiment import FAMILIES, decode, loads
@@ -509,6 +510,31 @@ def test_several_selected_votes_leave_less_room():
     assert [rule.breakdown(votes) for votes in (20, 11, 9, 5)] == [8, 2, 0, 0]
     assert Ctma(byzantine=2, base=rule).breakdown(11) == 2
     assert Ctma(byzantine=2, base=aggregators.Mean()).breakdown(11) == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "chain", "tolerated"),
+    [
+        (CenteredClipping(tau=1.0), [], 9),
+        (GeometricMedian(), [], 9),
+        (GeometricMedian(), [Bucketing(size=3)], 3),  # 7 groups
+        (GeometricMedian(), [Bucketing(size=3), NearestNeighborMixing(byzantine=2)], 2),
+        (TrimmedMean(byzantine=4), [], 4),
+        (TrimmedMean(byzantine=4), [NearestNeighborMixing(byzantine=3)], 3),
+        (Ctma(byzantine=4), [], 4),
+        (Ctma(byzantine=4, base=Krum(byzantine=1)), [], 1),
+        (Ctma(byzantine=4, base=aggregators.Mean()), [], 0),
+        (MultiKrum(byzantine=4, selected=18), [], 2),
+    ],
+)
+def test_parts_tolerate_together_what_the_weakest_does(rule, chain, tolerated):
+    assert theory.tolerated(rule, chain, 20) == tolerated
+
+
+def test_a_base_told_of_fewer_leaves_no_guarantee():
+    rule = Ctma(byzantine=4, base=Krum(byzantine=1))
+    assert theory.kappa(rule, [], 20, 4) == math.inf
+    assert theory.kappa(Ctma(byzantine=4), [], 20, 4) is None
 
 
 @each(family(aggregators.Choice, byzantine=3))
