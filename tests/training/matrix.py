@@ -16,6 +16,7 @@ from mpicoded.training.loop import Trainer
 from mpicoded.transport.connect import connect
 
 DEVICES, BYZANTINE, SUBSETS = 10, 2, 20
+ALL = "MPICODED_ALL" in os.environ
 SAMPLED = 400  # of about 1400 combinations
 COMPRESSORS = [
     {"name": "none"},
@@ -74,7 +75,7 @@ def combinations():
 def sample() -> list[tuple[int, dict]]:
     """Some of the combinations with their numbers, always the same ones; all where MPICODED_ALL is set."""
     everything = list(enumerate(combinations()))
-    if os.environ.get("MPICODED_ALL"):
+    if ALL:
         return everything
     chosen = np.random.default_rng(0).choice(len(everything), SAMPLED, replace=False)
     return [everything[number] for number in sorted(chosen)]

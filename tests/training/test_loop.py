@@ -51,9 +51,12 @@ def test_every_combination_runs_and_stays_finite(alone):
 @pytest.mark.parametrize("compressor", matrix.COMPRESSORS, ids=str)
 @pytest.mark.parametrize("allocation", [{"name": "cyclic", "redundancy": 4}, {"name": "balanced", "redundancy": 4}])
 def test_every_attack_on_every_compressor_ends_finite_with_every_rule(files, compressor, allocation):
+    turn = matrix.COMPRESSORS.index(compressor) + len(allocation["name"])
     for number, (attack, rule) in enumerate(
         itertools.product(members(attacks.Choice).values(), members(aggregators.Choice).values())
     ):
+        if not matrix.ALL and (number + number // len(members(aggregators.Choice)) + turn) % 3:
+            continue  # a third of the rules, other ones for each attack, compressor and allocation
         tables = {
             "allocation": allocation,
             "attack": matrix.table(attack),
