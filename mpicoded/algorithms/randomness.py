@@ -35,11 +35,11 @@ class Streams(NamedTuple):
 
     seed: int
     round: int
-    ids: Int[Array, " rows"] = _NOBODY  # whose rows, ascending
+    ids: Int[Array, " rows"] = _NOBODY  # whose rows, in any order; who is named twice gets equal rows
     nonce: int = 0  # what the server told all devices with the parameters of the round
 
     def of(self, ids: Int[Array, " rows"]) -> "Streams":
-        """The same streams, for these devices or subsets (ascending)."""
+        """The same streams, for these devices or subsets."""
         return self._replace(ids=ids)
 
     def shared(self) -> "Streams":
@@ -56,12 +56,12 @@ class Streams(NamedTuple):
         ids = self.ids
         if len(ids) == 0:
             return np.empty((0, width), np.uint64)
-        first, last = int(ids[0]), int(ids[-1])
+        first, last = int(ids.min()), int(ids.max())
         philox = _philox(self.seed, purpose, (self.round,))
         philox.advance(first * blocks)
         rows = philox.random_raw((last - first + 1) * blocks * _BLOCK).reshape(-1, blocks * _BLOCK)
-        if len(ids) < len(rows):
-            rows = rows[np.asarray(ids) - first]
+        if len(ids) != len(rows) or (np.diff(ids) != 1).any():
+            rows = rows[ids - first]
         return rows[:, :width]
 
     def half_words(self, purpose: str, width: int) -> UInt32[Array, "rows width"]:

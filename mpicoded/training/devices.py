@@ -82,4 +82,4 @@ class Devices:
             (weights.data.astype(dtype, copy=False), row[weights.indices], weights.indptr),
             shape=(weights.shape[0], len(wanted)),
         )
-        return work, Code(weights, code.owner)
+        return work, Code(weights, code.keys)

@@ -89,7 +89,7 @@ def test_a_block_of_devices_sends_the_bits_of_the_whole(part, assignment, dtype)
     for first in range(devices):
         for stop in range(first, devices + 1):
             code = part.code(assignment, first, stop)
-            np.testing.assert_array_equal(code.owner, np.arange(first, stop))
+            np.testing.assert_array_equal(code.keys, np.arange(first, stop))
             assert code.weights.shape == (stop - first, assignment.shape[1])
             np.testing.assert_array_equal(code.weights.astype(dtype) @ gradients, whole[first:stop])
 
@@ -105,7 +105,10 @@ def test_weights_are_where_the_assignment_is_and_ascend(part, assignment):
 @each(ENCODERS)
 def test_messages_are_the_votes(part):
     messages = draw_gradients(5)
-    np.testing.assert_array_equal(part.decode(messages, np.ones(5, bool)), messages)
+    decoder = part.decoder(np.eye(5, dtype=bool))
+    decoded = decoder.decode(messages, np.ones(5, bool), np.random.default_rng(0))
+    np.testing.assert_array_equal(decoded.votes, messages)
+    assert decoder.votes == 5
 
 
 def test_full_redundancy_makes_all_messages_equal():

@@ -1,32 +1,11 @@
-"""What a device sends: a code is a sparse matrix, and message m is ``weights[m] @ gradients``."""
+"""One message a device: the mean of its subsets' gradients."""
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from mpicoded.algorithms.component import Component
-from mpicoded.algorithms.shapes import Array, Bool, Float, Int
-
-
-class Code(NamedTuple):
-    """The messages of some devices as combinations of subset gradients."""
-
-    weights: Any  # csr_array (messages, subsets), columns ascending in each row
-    owner: Int[Array, " messages"]  # the device that sends each message
-
-
-class Encoder(Component):
-    """Base of the encoders."""
-
-    def code(self, assignment: Bool[Array, "devices subsets"], first: int, stop: int) -> Code:
-        """The messages of devices first … stop-1 under this assignment."""
-        raise NotImplementedError
-
-    def decode(
-        self, messages: Float[Array, "messages dim"], arrived: Bool[Array, " messages"]
-    ) -> Float[Array, "votes dim"]:
-        """Turn messages into votes; what did not arrive is marked in ``arrived``. Here: as they are."""
-        return messages
+from mpicoded.algorithms.encoders.base import Code, Encoder
+from mpicoded.algorithms.shapes import Array, Bool
 
 
 class Mean(Encoder):
@@ -57,6 +36,3 @@ class Mean(Encoder):
         starts = np.concatenate([[0], np.cumsum(held[first:stop])])
         weights = csr_array((values, subset, starts), shape=(stop - first, subsets))
         return Code(weights, np.arange(first, stop))
-
-
-Choice = Mean

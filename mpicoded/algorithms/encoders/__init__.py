@@ -1,0 +1,8 @@
+"""Encoders: what a device sends of its subsets' gradients, and how the server turns messages into votes."""
+
+from mpicoded.algorithms.encoders.base import Code, Decoded, Decoder, Encoder
+from mpicoded.algorithms.encoders.mean import Mean
+
+__all__ = ["Choice", "Code", "Decoded", "Decoder", "Encoder", "Mean"]
+
+Choice = Mean
