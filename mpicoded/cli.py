@@ -85,7 +85,7 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     if command == "list":
         from mpicoded.commands.listing import listing
 
-        return listing(arguments.family)
+        return listing(arguments.family, arguments.markdown)
     if command == "show":
         from mpicoded.commands.show import show
 
@@ -158,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(commands)
     listing = commands.add_parser("list", help="every component with its fields and its paper", allow_abbrev=False)
     listing.add_argument("family", nargs="?", help="only this family, e.g. aggregator")
+    listing.add_argument("--markdown", action="store_true", help="as tables for a document, without plug-ins")
     show = commands.add_parser("show", help="summarise and compare result files", allow_abbrev=False)
     show.add_argument("files", nargs="+", metavar="FILE", help="result files")
     show.add_argument("--timings", action="store_true", help="also the seconds of each phase")

@@ -2,14 +2,14 @@
 
 import os
 import tomllib
-import typing
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import msgspec
 import numpy as np
 import tomli_w
 
+from mpicoded import plugins
 from mpicoded.algorithms import (
     aggregators,
     allocations,
@@ -21,10 +21,11 @@ from mpicoded.algorithms import (
     models,
     optimizers,
 )
-from mpicoded.algorithms.component import Component, Count, PositiveCount, describe_type, members, nested
+from mpicoded.algorithms.component import Component, Count, PositiveCount, members
 from mpicoded.data.layout import Description, describe
 from mpicoded.errors import InputError
 from mpicoded.overrides import override
+from mpicoded.schema import Schema, UnknownComponent, check, check_keys, inherit, readable
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,6 +43,7 @@ class Root(Component):
     operating system: nobody who knows the config can tell it in advance, and no other run has the same).
     """
 
+    cost: ClassVar[str] = "N messages to rank 0, and dim numbers from it to every rank"
     broadcast: compressors.WireFloat | None = None
     nonces: Literal["seed", "entropy"] = "seed"
 
@@ -53,23 +55,8 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     device: Literal["cpu"] = "cpu"
 
 
-INHERITED = "byzantine"
-"""The field that rule and filters take from the top level where their table does not have it."""
-
-FAMILIES: dict[str, Any] = {
-    "model": models.Choice,
-    "allocation": allocations.Choice,
-    "encoder": encoders.Choice,
-    "attack": attacks.Choice,
-    "compressor": compressors.Choice,
-    "memory": memories.Choice,
-    "filters": filters.Choice,
-    "aggregator": aggregators.Choice,
-    "optimizer": optimizers.Choice,
-    "transport": Root,
-}
-"""The tables of a config that name a component, and the components that each may name."""
-
+FAMILIES: dict[str, Any] = {name: family.choice for name, family in plugins.FAMILIES.items()} | {"transport": Root}
+"""The tables of a config that name a component, and our own components that each may name."""
 
 Filters = tuple[filters.Choice, ...]
 
@@ -97,13 +84,16 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     transport: Root = Root()
     compute: Compute = Compute()
 
-    def _record(self, dim: int) -> np.dtype[Any]:
-        """The record of a message. Raises InputError where it or the broadcast has 2^31 bytes or more in one piece."""
+    def _record(self, dim: int, messages: int) -> np.dtype[Any]:
+        """The record of a message. Raises InputError where all of a device's have 2^31 bytes, or the broadcast has."""
         try:
             self.broadcast_layout(dim)
-            return self.compressor.layout(dim, self.compute.dtype)
+            record = self.compressor.layout(dim, self.compute.dtype)
+            np.dtype((record, (messages,)))
+            return record
         except ValueError:  # NumPy's types end there
-            raise InputError(f"a message or the broadcast of {dim} parameters would have 2^31 bytes or more") from None
+            several = f"{messages} messages" if messages > 1 else "a message"
+            raise InputError(f"{several} or the broadcast of {dim} parameters would have 2^31 bytes or more") from None
 
     @property
     def sends_vectors(self) -> bool:
@@ -115,6 +105,14 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """What the server tells all devices in a round."""
         nonce = [("nonce", "<u8")] if self.compressor.common else []
         return np.dtype([*nonce, ("parameters", self.transport.broadcast or self.compute.dtype, (dim,))])
+
+    def _code(self, subsets: int) -> tuple[int, int]:
+        """How many messages a device sends, and how many votes come out. Raises InputError where that cannot be."""
+        if not self.encoder.decodes:
+            return 1, self.devices
+        assignment = self.allocation.assignment(self.devices, subsets, 0, self.seed)
+        self.encoder.check(assignment, self.compressor)
+        return self.encoder.messages(assignment), self.encoder.decoder(assignment).votes
 
     def to_toml(self) -> str:
         """The resolved experiment, every default written out."""
@@ -137,7 +135,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         dim, dtype = self.model.dim(data.features, data.classes), self.compute.dtype
         compressors.check_wire(f"transport {self.transport.name()}", self.transport.broadcast, dtype)
         self.compressor.check(dim, dtype)
-        record = self._record(dim)
+        messages, votes = self._code(data.subsets)
+        record = self._record(dim, messages)
         if self.transport.nonces != "seed" and not self.compressor.common:
             raise InputError(
                 f"transport root: nonces = {self.transport.nonces!r}, but nothing is drawn from them: compressor "
@@ -145,7 +144,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
         self.memory.check(self.allocation, self.compressor, dim)
         self.attack.check(dim, record)
-        votes = self.devices
+        if self.aggregator.told and (self.filters or self.encoder.decodes):
+            other = self.filters[0].name() if self.filters else f"encoder {self.encoder.name()}"
+            raise InputError(f"aggregator {self.aggregator.name()} averages messages as they are sent: without {other}")
         for item in self.filters:
             item.check(votes)
             votes = item.votes(votes)
@@ -172,104 +173,78 @@ def loads(toml: str, source: str) -> Experiment:
 def decode(tree: dict[str, Any], source: str) -> Experiment:
     """Check a config's tree and turn it into an Experiment. Raises InputError naming the config and the place."""
     try:
-        _check_keys(tree, Experiment, "")
-        tree = _with_defaults(tree)
-        for family, choice in FAMILIES.items():
-            tables = tree.get(family, {})
-            for table in tables if isinstance(tables, list) else [tables]:
-                if tables:
-                    _check_component(family, table, members(choice))
-        return msgspec.convert(tree, Experiment)
-    except msgspec.ValidationError as error:
-        raise InputError(f"config {source}: {_readable(error, tree)}") from None
+        try:
+            return _decode(tree, _OWN)
+        except UnknownComponent as unknown:  # perhaps another package's
+            found = plugins.found()
+            if not found.plugins:
+                raise InputError("; ".join([str(unknown), *_refused(found)])) from None
+        try:
+            return _decode(tree, _with_plugins())
+        except UnknownComponent as unknown:
+            raise InputError("; ".join([str(unknown), *_refused(found)])) from None
     except InputError as error:
         raise InputError(f"config {source}: {error}") from None
 
 
-def _with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
+_OWN = Schema(Experiment, {name: members(choice) for name, choice in FAMILIES.items()})
+
+
+def _with_plugins() -> Schema:
+    """Our own components and those of other packages."""
+    own = {
+        family: {name: plugins.widened(cls) for name, cls in choice.items()} for family, choice in _OWN.families.items()
+    }
+    families = {family: choice | plugins.classes(family) for family, choice in own.items()}
+    return Schema(plugins.widened(Experiment), families)
+
+
+def _refused(found: plugins.Found) -> list[str]:
+    return ["plug-ins that cannot be used: " + "; ".join(found.refused)] if found.refused else []
+
+
+def _decode(tree: dict[str, Any], schema: Schema) -> Experiment:
+    check_keys(tree, schema.experiment)
+    tree = _with_defaults(tree, schema)
+    check(tree, schema)
+    try:
+        return cast(Experiment, msgspec.convert(tree, schema.experiment))
+    except msgspec.ValidationError as error:
+        raise InputError(readable(error, tree, schema)) from None
+
+
+def _with_defaults(tree: dict[str, Any], schema: Schema) -> dict[str, Any]:
     """Fill in what follows from other parts: the number of Byzantine devices that rule and filters tolerate."""
     tree = {"aggregator": {"name": "trimmed_mean"}, **tree}
     if "model" not in tree and isinstance(tree.get("data"), dict) and isinstance(tree["data"].get("path"), str):
         task = describe(tree["data"]["path"]).task
         tree["model"] = {"name": "linear_regression" if task == "regression" else "softmax_regression"}
     byzantine = tree.get("byzantine", 0)
+    inherit(tree.get("encoder"), schema.families["encoder"], byzantine)
+    corrupted = _corrupted(tree, byzantine, schema)
     for family in ("filters", "aggregator"):
         tables = tree.get(family, [])
         for table in tables if isinstance(tables, list) else [tables]:
-            _inherit(table, members(FAMILIES[family]), byzantine)
+            inherit(table, schema.families[family], corrupted)
     return tree
 
 
-def _inherit(table: Any, choice: dict[str, type[Component]], byzantine: Any) -> None:
-    """Fill in the number of Byzantine devices where a component lacks it, and in the components in it."""
-    cls = choice.get(str(table.get("name"))) if isinstance(table, dict) else None
-    if cls is None:
-        return
-    if INHERITED in cls.__struct_fields__:
-        table.setdefault(INHERITED, byzantine)
-    for field, options in nested(cls).items():
-        _inherit(table.get(field), options, table.get(INHERITED, byzantine))
-
-
-def _check_keys(table: Mapping[str, Any], cls: type[msgspec.Struct], place: str) -> None:
-    fields = cls.__struct_fields__
-    for key in table:
-        if key not in fields and not (key == "name" and issubclass(cls, Component)):
-            raise InputError(f"{place or 'the top level'} has no key {key!r}; it has: {', '.join(fields) or 'none'}")
-    if not place:
-        for key, kind in (("data", Data), ("compute", Compute)):
-            if isinstance(table.get(key), dict):
-                _check_keys(table[key], kind, key)
-
-
-def _check_component(family: str, table: Any, choice: dict[str, type[Component]]) -> None:
-    if not isinstance(table, dict):
-        raise InputError(f"{family} must be a table with a name, got {table!r}")
-    if len(choice) == 1:
-        table.setdefault("name", next(iter(choice)))
-    name = table.get("name")
-    if not isinstance(name, str) or name not in choice:
-        found = f"has no component {name!r}" if "name" in table else "needs a name"
-        raise InputError(f"{family} {found}; choose from: {', '.join(choice)}")
-    _check_keys(table, choice[str(name)], f"{family} {name}")
-    for field, options in nested(choice[str(name)]).items():
-        if field in table:
-            _check_component(f"{family} {name}: {field}", table[field], options)
-
-
-def _readable(error: msgspec.ValidationError, tree: Any) -> str:
-    """``Expected `int`, got `str` - at `$.data.path``` → ``data.path: expected int, got str 'x'``."""
-    text, _, place = str(error).partition(" - at `$")
-    place = place.rstrip("`").lstrip(".").replace("[", ".").replace("]", "")
-    value, hint = _lookup(tree, Experiment, place)
-    text = text.replace("`", "")
-    if text.startswith("Object missing required field"):
-        return f"{place or 'the top level'} lacks {text.rsplit(' ', 1)[1]}"
-    if isinstance(value, dict | list):
-        return f"{place}: {text[0].lower()}{text[1:]}"
-    if text.startswith("Invalid enum value"):
-        text = f"expected one of {describe_type(hint)}"
-    text = text.split(", got ")[0]
-    return f"{place}: {text[0].lower()}{text[1:]}, got {value!r}"
-
-
-def _lookup(tree: Any, cls: Any, place: str) -> tuple[Any, Any]:
-    """The value at a place such as ``data.path`` and, for plain tables, its type."""
-    hint: Any = None
-    choice: dict[str, type[Component]] = {}
-    for key in place.split(".") if place else []:
-        if isinstance(tree, dict) and isinstance(cls, type) and issubclass(cls, msgspec.Struct):
-            inside = nested(cls) if issubclass(cls, Component) else {}
-            choice = inside.get(key) or (members(FAMILIES[key]) if cls is Experiment and key in FAMILIES else {})
-            tree, hint = tree.get(key), typing.get_type_hints(cls, include_extras=True).get(key)
-            cls = hint
-        elif isinstance(tree, list) and key.isdigit():
-            tree = tree[int(key)]
-        else:
-            return None, None
-        if choice and isinstance(tree, dict):
-            cls = choice.get(str(tree.get("name")))
-    return tree, hint
+def _corrupted(tree: dict[str, Any], byzantine: Any, schema: Schema) -> Any:
+    """How many votes the Byzantine devices can corrupt: another number than theirs where a code decodes."""
+    if not isinstance(tree.get("encoder"), dict):
+        return byzantine
+    try:
+        parts = (msgspec.convert(tree[it], schema.families[it][tree[it]["name"]]) for it in ("encoder", "allocation"))
+        encoder, allocation = cast(tuple[encoders.Encoder, allocations.Allocation], tuple(parts))
+        if not encoder.decodes:
+            return byzantine
+        devices, subsets = int(tree["devices"]), describe(tree["data"]["path"]).subsets
+        allocation.check(devices, subsets)
+        assignment = allocation.assignment(devices, subsets, 0, int(tree.get("seed", 0)))
+        encoder.check(assignment, compressors.NoCompression())
+        return encoder.corrupted(assignment, byzantine)
+    except (KeyError, TypeError, ValueError, InputError):  # what is wrong is said where it is checked
+        return byzantine
 
 
 def _without_none(tree: Any) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from mpicoded import plugins
 from mpicoded.algorithms.component import members
 from mpicoded.errors import InputError
 
@@ -49,9 +50,8 @@ def _set(tree: dict[str, Any], keys: list[str], value: Any, word: str, families:
             raise InputError(f"override {word}: the config has no {'.'.join(keys[:-1])}")
     if not isinstance(place, dict):
         raise InputError(f"override {word}: {'.'.join(keys[:-1])} is not a table")
-    family = members(families[keys[0]]) if keys[0] in families else {}
-    if keys[-1] == "name" and len(keys) > 1 and isinstance(value, str) and value in family:
-        known = family[value].__struct_fields__
-        for stale in [field for field in place if field != "name" and field not in known]:
+    if keys[-1] == "name" and len(keys) > 1 and isinstance(value, str) and keys[0] in families:
+        cls = members(families[keys[0]]).get(value) or plugins.classes(keys[0]).get(value)
+        for stale in [field for field in place if cls and field not in ("name", *cls.__struct_fields__)]:
             del place[stale]
     place[keys[-1]] = value

@@ -37,6 +37,10 @@ class Component(
 
     source: ClassVar[str] = ""
     """The paper that the part comes from."""
+    acronym: ClassVar[str] = ""
+    """What the field's papers call it, where they do."""
+    cost: ClassVar[str] = ""
+    """Of a round: N devices, M subsets, n votes or honest messages with dim numbers each, f of them Byzantine."""
 
     def __post_init__(self) -> None:
         """Hold types and bounds of the annotations also where the object is made in Python, not from a config."""
@@ -56,7 +60,7 @@ class Component(
     @classmethod
     def facts(cls) -> list[str]:
         """What ``mpicoded list`` says beside the summary and the fields, a line each."""
-        return []
+        return [f"cost: {cls.cost}"] if cls.cost else []
 
 
 class VotesTaker(Component):

@@ -19,8 +19,6 @@ class Filter(VotesTaker):
 
     proven: ClassVar[str] = "none in the literature"
     """kappa of filter and rule, where k is the rule's."""
-    cost: ClassVar[str] = ""
-    """Of n votes with dim numbers each."""
 
     @classmethod
     def facts(cls) -> list[str]:
@@ -44,6 +42,7 @@ class NearestNeighborMixing(Filter):
     """Each vote becomes the mean of its n - f nearest votes, itself among them (NNM)."""
 
     source: ClassVar[str] = "Allouah et al. 2023"
+    acronym: ClassVar[str] = "NNM"
     proven: ClassVar[str] = "8 f/(n - f) (k + 1)"
     cost: ClassVar[str] = "n^2 dim"
     byzantine: Count
@@ -117,6 +116,7 @@ class AdaptiveClipping(Filter):
     """Votes are shortened to the length of the (k + 1)-th longest, k = floor(2f (n - f) / n) (ARC)."""
 
     source: ClassVar[str] = "Allouah et al. 2025, adaptive clipping"
+    acronym: ClassVar[str] = "ARC"
     proven: ClassVar[str] = "k + 2f/(n - 2f)"
     cost: ClassVar[str] = "n dim"
     byzantine: Count

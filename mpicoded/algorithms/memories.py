@@ -37,6 +37,7 @@ class NoMemory(Memory, tag="none"):
     """Messages are compressed as they are."""
 
     source: ClassVar[str] = "baseline"
+    cost: ClassVar[str] = "none"
     remembers: ClassVar[bool] = False
 
 
@@ -47,6 +48,8 @@ class Ef21(Memory):
     """
 
     source: ClassVar[str] = "Richtarik et al. 2021"
+    acronym: ClassVar[str] = "EF21"
+    cost: ClassVar[str] = "N dim, and as many numbers kept by the server and by all devices together"
 
     def check(self, allocation: Allocation, compressor: Compressor, dim: int) -> None:
         """A task that stays the device's, and a contractive compressor."""

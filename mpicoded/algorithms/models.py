@@ -61,6 +61,7 @@ class LinearRegression(Model):
     """Squared error: f_k = sum of weight × (<z, x> - y)^2 / 2, without an intercept (the papers' setting)."""
 
     source: ClassVar[str] = "experiments of CRA-DL and LAD"
+    cost: ClassVar[str] = "samples × features for each subset computed"
     task: ClassVar[Task] = "regression"
 
     def dim(self, features: int, classes: int) -> int:
@@ -94,6 +95,7 @@ class SoftmaxRegression(Model):
     """
 
     source: ClassVar[str] = "textbook"
+    cost: ClassVar[str] = "samples × features × classes for each subset computed"
     task: ClassVar[Task] = "classification"
     intercept: bool = True
 

@@ -35,6 +35,8 @@ class Sgd(Optimizer):
     """
 
     source: ClassVar[str] = "Robbins and Monro 1951; Polyak 1964"
+    acronym: ClassVar[str] = "SGD; with momentum: heavy ball"
+    cost: ClassVar[str] = "dim"
     step_size: Positive = 0.01
     momentum: Fraction = 0.0
     schedule: Literal["constant", "inverse", "inverse_sqrt"] = "constant"

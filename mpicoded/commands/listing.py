@@ -1,32 +1,68 @@
 """``mpicoded list``: every component that a config may name, with its fields and its paper."""
 
 import textwrap
+from collections.abc import Iterator
 
 import msgspec
 
+from mpicoded import plugins
 from mpicoded.algorithms.component import Component, describe_type, members
 from mpicoded.errors import InputError
-from mpicoded.experiment import FAMILIES, INHERITED
+from mpicoded.experiment import FAMILIES
+from mpicoded.schema import INHERITED
+
+TITLES = {
+    "model": "Models",
+    "allocation": "Allocations: who computes what",
+    "encoder": "Encoders: what a device sends, and how votes come out",
+    "attack": "Attacks",
+    "compressor": "Compressors",
+    "memory": "Memories: error feedback",
+    "filters": "Filters: votes → votes",
+    "aggregator": "Rules: votes → one vector",
+    "optimizer": "Optimisers",
+    "transport": "Transports",
+}
+_HEAD = """# Components
+
+What a config may name, a table a family. This file is what `mpicoded list --markdown` prints; `mpicoded list` also shows each
+one's fields, and components of [other packages](../README.md#add-your-own-part). Costs are those of a round: N devices, M
+subsets, n votes or honest messages, f Byzantine ones, dim (or p) numbers in a vector, b bits each."""
 
 
-def listing(family: str | None) -> int:
-    """Print all families, or one."""
+def listing(family: str | None, markdown: bool = False) -> int:
+    """Print all families, or one, with the plug-ins; as Markdown, our own components only."""
     if family is not None and family not in FAMILIES:
         raise InputError(f"no family {family!r}; choose from: {', '.join(FAMILIES)}")
-    for name, choice in FAMILIES.items():
-        if family in (None, name):
-            print(f"[{name}]")
-            for member in members(choice).values():
-                print(_describe(member))
-            print()
+    chosen = [name for name in FAMILIES if family in (None, name)]
+    if markdown:
+        tables = ["\n".join(_markdown(name)) for name in chosen]
+        print("\n\n".join([*([_HEAD] if family is None else []), *tables]))
+        return 0
+    found = plugins.found()
+    for name in chosen:
+        print(f"[{name}]")
+        for member in members(FAMILIES[name]).values():
+            print(_describe(member))
+        for plugin in found.plugins:
+            if plugin.family == name:
+                print(_describe(plugin.cls, f"plug-in of {plugin.package} {plugin.version}"))
+        print()
+    if found.refused:
+        print("Plug-ins that cannot be used:")
+        for line in found.refused:
+            print(f"  {line}")
     return 0
 
 
-def _describe(member: type[Component]) -> str:
-    summary = (member.__doc__ or "").split("\n\n")[0].replace("\n", " ").strip()
+def _summary(member: type[Component]) -> str:
+    return " ".join((member.__doc__ or "").split("\n\n")[0].split())
+
+
+def _describe(member: type[Component], *more: str) -> str:
     source = f" [{member.source}]" if member.source else ""
     lines = textwrap.wrap(
-        f"{member.name():<24}{' '.join(summary.split())}{source}",
+        f"{member.name():<24}{_summary(member)}{source}",
         110,
         initial_indent="  ",
         subsequent_indent=" " * 26,
@@ -34,7 +70,8 @@ def _describe(member: type[Component]) -> str:
     fields = [
         f"- {field.name}: {describe_type(field.type)}, {_default(field)}" for field in msgspec.structs.fields(member)
     ]
-    for line in [*member.facts(), *fields]:
+    known = [f"in papers: {member.acronym}"] if member.acronym else []
+    for line in [*more, *known, *member.facts(), *fields]:
         lines += textwrap.wrap(line, 110, initial_indent=" " * 26, subsequent_indent=" " * 28)
     return "\n".join(lines)
 
@@ -43,3 +80,15 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return "default that of the experiment" if field.name == INHERITED else "required"
     return "unset" if field.default is None else f"default {field.default}"
+
+
+def _markdown(family: str) -> Iterator[str]:
+    """A heading and a table: name, acronyms, what it does, paper, cost."""
+    yield f"## {TITLES[family]}\n"
+    yield f"`[{family}]`\n" if family != "filters" else "`[[filters]]`\n"
+    yield "| name | acronym | what it does | paper | cost |"
+    yield "|---|---|---|---|---|"
+    for name, member in members(FAMILIES[family]).items():
+        texts = (_summary(member), member.source, member.cost)
+        what, paper, cost = (text.replace("``", "`").replace("|", "\\|") for text in texts)
+        yield f"| `{name}` | {member.acronym} | {what} | {paper} | {cost} |"

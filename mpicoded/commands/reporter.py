@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 import mpicoded
+from mpicoded import plugins
 from mpicoded.algorithms import allocations, theory
 from mpicoded.algorithms.attacks import NoAttack
 from mpicoded.algorithms.shapes import Array
@@ -49,10 +50,12 @@ class Reporter:
         self._rank = np.repeat(np.arange(len(hosts)), block_sizes(experiment.devices, len(hosts)))
         self._host = np.array(hosts, object)[self._rank]
         warnings = _warnings(experiment, allocation, description.subsets)
+        if plugins.packages(experiment):  # where none is used, none was looked for
+            warnings += [f"plug-in that cannot be used: {line}" for line in plugins.found().refused]
         self._writer = ResultWriter(
             target,
             experiment.to_toml(),
-            versions=versions(),
+            versions=versions() | plugins.packages(experiment),
             mpi=transport.description,
             hosts=hosts,
             allocation={

@@ -1,6 +1,7 @@
 """``mpicoded run`` and ``mpicoded resume``: one experiment, from a config to a result file."""
 
 import hashlib
+import itertools
 import os
 import platform
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpicoded import experiment as experiments
+from mpicoded import plugins
 from mpicoded.commands.reporter import Reporter
 from mpicoded.data import layout
 from mpicoded.data.results import is_result, load_results
@@ -67,9 +69,10 @@ def _job(load: Callable[[], Experiment], target: str, quiet: bool) -> int:
 
 
 def _run(transport: Transport, load: Callable[[], Experiment], target: str, quiet: bool) -> int:
-    error, digest, trainer = None, "", None
+    error, digest, trainer, foreign = None, "", None, ""
     try:
         experiment = load()
+        foreign = " ".join(itertools.chain(*plugins.packages(experiment).items()))
         description = layout.describe(experiment.data.path)
         experiment.check(description, transport.size)
         if transport.rank == 0:  # the only one that writes
@@ -81,8 +84,10 @@ def _run(transport: Transport, load: Callable[[], Experiment], target: str, quie
     except InputError as problem:
         error = one_line(problem)
     # Every rank has checked everything by itself; they agree before the first collective call of the training.
-    first = transport.texts(digest)[0]
-    if error is None and digest != first:
+    first, first_foreign = transport.texts(digest)[0], transport.texts(foreign)[0]
+    if error is None and foreign != first_foreign:
+        error = f"this rank has the plug-ins {foreign or '(none)'}, rank 0 has {first_foreign or '(none)'}"
+    elif error is None and digest != first:
         error = "this rank loaded another config or dataset than rank 0"
     if (error := transport.agree(error)) is not None:
         raise Refused(error)

@@ -8,38 +8,50 @@ from mpicoded.algorithms.attacks import NoAttack, Seen
 from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.experiment import Experiment
+from mpicoded.training.coding import Coding
 from mpicoded.transport.base import Transport, block, block_starts
 
 
-class Adversary:
-    """The attackers among the devices of this rank, and what reaches them from the others."""
+def byzantine_devices(experiment: Experiment, round: int) -> Bool[Array, " devices"]:
+    """Which devices are Byzantine in this round: the same draw on every rank."""
+    draw = round if experiment.identities == "resampled" else 0
+    chosen = np.zeros(experiment.devices, bool)
+    if experiment.attack.places:
+        chosen[experiment.attack.place(experiment.devices, experiment.byzantine)] = True
+        return chosen
+    order = generator(experiment.seed, "byzantine", draw).permutation(experiment.devices)
+    chosen[order[: experiment.byzantine]] = True
+    return chosen
 
-    def __init__(self, experiment: Experiment, transport: Transport, dim: int, dtype: np.dtype) -> None:
-        self._experiment, self._transport = experiment, transport
+
+class Adversary:
+    """The attackers among the devices of this rank, and what reaches them from the others.
+
+    Where devices send several messages, attackers forge each of theirs as if it came from a device of its own.
+    """
+
+    def __init__(self, experiment: Experiment, transport: Transport, coding: Coding, dim: int, dtype: np.dtype) -> None:
+        self._experiment, self._transport, self._coding = experiment, transport, coding
         self._first, self._stop = block(experiment.devices, transport.rank, transport.size)
         self._starts = block_starts(experiment.devices, transport.size)
         self.active = experiment.byzantine > 0 and not isinstance(experiment.attack, NoAttack)
         colludes = self.active and experiment.attack.colludes
-        self._honest = np.empty((experiment.devices - experiment.byzantine, dim) if colludes else (0, dim), dtype)
+        others = coding.each * (experiment.devices - experiment.byzantine) if colludes else 0
+        self._honest = np.empty((others, dim), dtype)
 
     def byzantine(self, round: int) -> Bool[Array, " devices"]:
-        """Which devices are Byzantine: the same draw on every rank."""
-        experiment = self._experiment
-        draw = round if experiment.identities == "resampled" else 0
-        chosen = np.zeros(experiment.devices, bool)
-        if experiment.attack.places:
-            chosen[experiment.attack.place(experiment.devices, experiment.byzantine)] = True
-            return chosen
-        order = generator(experiment.seed, "byzantine", draw).permutation(experiment.devices)
-        chosen[order[: experiment.byzantine]] = True
-        return chosen
+        """Which devices are Byzantine in this round."""
+        return byzantine_devices(self._experiment, round)
 
     def mislabelled(self, round: int) -> Bool[Array, " messages"] | None:
-        """Which of this rank's devices compute on wrong targets; None: none of them."""
+        """Which of this rank's messages are computed on wrong targets; None: none of them."""
         if not self.active or not self._experiment.attack.mislabels:
             return None
-        mine = self.byzantine(round)[self._first : self._stop]
+        mine = self._mine(self.byzantine(round))
         return mine if mine.any() else None
+
+    def _mine(self, devices: Bool[Array, " devices"]) -> Bool[Array, " messages"]:
+        return self._coding.messages(devices[self._first : self._stop])
 
     def act(self, messages: Float[Array, "messages dim"], round: int) -> None:
         """Replace the messages of this rank's Byzantine devices, in place.
@@ -50,23 +62,23 @@ class Adversary:
         if not self.active or self._experiment.attack.tampers or not self._experiment.attack.sends:
             return
         byzantine = self.byzantine(round)
-        mine = byzantine[self._first : self._stop]
+        mine = self._mine(byzantine)
         honest = None
         if self._experiment.attack.colludes:
-            counts = np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
+            counts = self._coding.each * np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
             honest = self._transport.share(messages[~mine], counts, self._honest)
         if mine.any():
-            seen = Seen(self._experiment.devices, honest, self._trial(byzantine, honest, round))
+            seen = Seen(self._coding.each * len(byzantine), honest, self._trial(byzantine, honest, round))
             messages[mine] = self._experiment.attack.forge(messages[mine], seen, self._streams(mine, round))
 
-    def tamper(self, records: Array, round: int) -> Bool[Array, " records"] | None:
+    def tamper(self, records: Array, round: int) -> Bool[Array, " devices"] | None:
         """Change the packed records of this rank's Byzantine devices, in place; which devices send (None: all)."""
         attack = self._experiment.attack
         if not self.active or (attack.sends and not attack.tampers):
             return None
-        mine = self.byzantine(round)[self._first : self._stop]
         if not attack.sends:
-            return ~mine
+            return ~self.byzantine(round)[self._first : self._stop]
+        mine = self._mine(self.byzantine(round))
         if mine.any():
             raw = records.view(np.uint8).reshape(len(records), records.itemsize)
             forged = raw[mine]
@@ -81,17 +93,22 @@ class Adversary:
         experiment = self._experiment
         if honest is None or not experiment.attack.knows_rule:
             return None
-        votes = np.empty((experiment.devices, honest.shape[1]), honest.dtype)
+        liars = self._coding.messages(byzantine)
+        messages = np.empty((len(liars), honest.shape[1]), honest.dtype)
+        decoder = self._coding.decoder(round)
 
         def aggregate(forged: Array) -> Array:
-            votes[~byzantine] = honest
-            votes[byzantine] = forged
-            mixed: Array = votes
+            messages[~liars] = honest
+            messages[liars] = forged
+            every = np.ones(len(liars), bool)
+            mixed = decoder.decode(messages, every, generator(experiment.seed, "trial code", round)).votes
             for item in experiment.filters:
                 mixed = item.apply(mixed, stream=generator(experiment.seed, "trial", round))
+            if experiment.aggregator.told:
+                mixed = mixed[~liars]
             return experiment.aggregator.aggregate(mixed)
 
         return aggregate
 
     def _streams(self, mine: Bool[Array, " messages"], round: int) -> Streams:
-        return Streams(self._experiment.seed, round, self._first + np.flatnonzero(mine))
+        return Streams(self._experiment.seed, round, self._first * self._coding.each + np.flatnonzero(mine))

@@ -17,6 +17,7 @@ PHASES = (
     "compress",
     "gather",
     "decompress",
+    "decode",
     "filter",
     "aggregate",
     "suspect",

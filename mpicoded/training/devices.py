@@ -1,11 +1,12 @@
 """What the devices of one rank compute: gradients of their subsets, encoded."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from mpicoded.algorithms.encoders import Code
 from mpicoded.algorithms.models import Model
 from mpicoded.algorithms.randomness import Streams
-from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.algorithms.shapes import Array, Float, Int
 from mpicoded.data.shards import Shards, Work
 from mpicoded.experiment import Experiment
 from mpicoded.training.clock import Clock
@@ -37,6 +38,14 @@ class Gradients:
         return out
 
 
+class Plan(NamedTuple):
+    """What this rank's devices do in a round."""
+
+    work: Work  # the subsets to compute
+    weights: Any  # csr_array (messages, those subsets): how they are combined
+    keys: Int[Array, " messages"]  # what the messages say, see Code
+
+
 class Devices:
     """The contiguous block of devices that a rank hosts."""
 
@@ -46,28 +55,27 @@ class Devices:
         self.first, self.stop = first, stop
         self._experiment, self._subsets = experiment, subsets
         self._gradients, self._clock = gradients, clock
-        self._plan: tuple[Work, Code] | None = None
+        self._plan: Plan | None = None
+
+    def plan(self, round: int) -> Plan:
+        """Which subsets to compute and how to combine them; the same in all rounds of a fixed allocation."""
+        with self._clock.phase("plan"):
+            if self._plan is None or self._experiment.allocation.varies:
+                self._plan = self._new_plan(round)
+            return self._plan
 
     def messages(
-        self, round: int, parameters: Float[Array, " dim"], wrong: bool = False
+        self, plan: Plan, round: int, parameters: Float[Array, " dim"], wrong: bool = False
     ) -> Float[Array, "messages dim"]:
-        """The honest messages of this round, one row for each device; ``wrong``: of devices with wrong targets."""
-        with self._clock.phase("plan"):
-            work, code = self._plan_of(round)
+        """The honest messages of this round, ordered by device; ``wrong``: of devices with wrong targets."""
         with self._clock.phase("compute"):
             streams = Streams(self._experiment.seed, round) if self._experiment.data.batch_size else None
-            gradients = self._gradients.compute(parameters, work, streams, wrong)
+            gradients = self._gradients.compute(parameters, plan.work, streams, wrong)
         with self._clock.phase("encode"):
-            messages: Array = code.weights @ gradients
+            messages: Array = plan.weights @ gradients
         return messages
 
-    def _plan_of(self, round: int) -> tuple[Work, Code]:
-        """Which subsets to compute and how to combine them; the same in all rounds of a fixed allocation."""
-        if self._plan is None or self._experiment.allocation.varies:
-            self._plan = self._new_plan(round)
-        return self._plan
-
-    def _new_plan(self, round: int) -> tuple[Work, Code]:
+    def _new_plan(self, round: int) -> Plan:
         experiment = self._experiment
         assignment = experiment.allocation.assignment(experiment.devices, self._subsets, round, experiment.seed)
         code = experiment.encoder.code(assignment, self.first, self.stop)
@@ -82,4 +90,4 @@ class Devices:
             (weights.data.astype(dtype, copy=False), row[weights.indices], weights.indptr),
             shape=(weights.shape[0], len(wanted)),
         )
-        return work, Code(weights, code.keys)
+        return Plan(work, weights, code.keys)

@@ -6,10 +6,11 @@ import numpy as np
 
 from mpicoded.algorithms.compressors import receive, to_wire
 from mpicoded.algorithms.randomness import Streams, generator
-from mpicoded.algorithms.shapes import Array, Bool, Float
+from mpicoded.algorithms.shapes import Array, Bool, Float, Int
 from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Adversary
 from mpicoded.training.clock import Clock
+from mpicoded.training.coding import Coding
 from mpicoded.transport.base import Transport, block
 
 NONCE_BITS = 64
@@ -60,26 +61,35 @@ class Uplink:
     """What a rank's devices send: attack → compress → attack on the packed record, and what they remember of it."""
 
     def __init__(
-        self, experiment: Experiment, transport: Transport, adversary: Adversary, dim: int, clock: Clock
+        self,
+        experiment: Experiment,
+        transport: Transport,
+        coding: Coding,
+        adversary: Adversary,
+        dim: int,
+        clock: Clock,
     ) -> None:
-        self._experiment, self.adversary, self._clock = experiment, adversary, clock
+        self._experiment, self._coding, self.adversary, self._clock = experiment, coding, adversary, clock
         first, stop = block(experiment.devices, transport.rank, transport.size)
-        self._ids = np.arange(first, stop)
+        count = coding.each * (stop - first)
         dtype = np.dtype(experiment.compute.dtype)
         layout = experiment.compressor.layout(dim, dtype)
-        self._records = None if experiment.sends_vectors else np.empty(len(self._ids), layout)
-        shape = (len(self._ids), dim) if experiment.memory.remembers else (0, dim)
+        self._records = None if experiment.sends_vectors else np.empty(count, layout)
+        shape = (count if experiment.memory.remembers else 0, dim)
         self._state, self._received = np.zeros(shape, dtype), np.empty(shape, dtype)
 
     def pack(
-        self, messages: Float[Array, "messages dim"], round: int, nonce: int
-    ) -> tuple[Array, Bool[Array, " messages"] | None]:
-        """The records of this round, and which devices send theirs (None: all). The messages are used up."""
+        self, messages: Float[Array, "messages dim"], keys: Int[Array, " messages"], round: int, nonce: int
+    ) -> tuple[Array, Bool[Array, " devices"] | None]:
+        """What each device sends in this round, and which of them do (None: all). The messages are used up.
+
+        ``keys``: what each message says; those of one key are compressed by the same random numbers.
+        """
         experiment = self._experiment
         with self._clock.phase("attack"):
             self.adversary.act(messages, round)
         with self._clock.phase("compress"):
-            streams = Streams(experiment.seed, round, self._ids, nonce)
+            streams = Streams(experiment.seed, round, keys, nonce)
             if experiment.memory.remembers:
                 experiment.memory.residual(messages, self._state)
             records = experiment.compressor.compress(messages, streams, self._records)
@@ -87,11 +97,13 @@ class Uplink:
             sent = self.adversary.tamper(records, round)
         if experiment.memory.remembers:
             with self._clock.phase("compress"):
-                self._remember(records, streams, np.ones(len(records), bool) if sent is None else sent)
-        return records, sent
+                self._remember(records, streams, sent)
+        return self._coding.by_device(records), sent
 
-    def _remember(self, records: Array, streams: Streams, sent: Bool[Array, " messages"]) -> None:
+    def _remember(self, records: Array, streams: Streams, sent: Bool[Array, " devices"] | None) -> None:
         """Do as the server will, so that both remember the same: also of what an attack made of a record."""
         experiment, dim = self._experiment, self._state.shape[1]
-        receive(experiment.compressor, records, dim, streams, sent, experiment.devices, self._received)
-        experiment.memory.update(self._state, self._received, experiment.compressor.damping(dim), experiment.devices)
+        every = self._coding.each * experiment.devices
+        come = np.ones(len(records), bool) if sent is None else self._coding.messages(sent)
+        receive(experiment.compressor, records, dim, streams, come, every, self._received)
+        experiment.memory.update(self._state, self._received, experiment.compressor.damping(dim), every)

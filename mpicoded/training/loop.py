@@ -22,6 +22,7 @@ from mpicoded.data.shards import Shards
 from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Adversary
 from mpicoded.training.clock import Clock
+from mpicoded.training.coding import Coding
 from mpicoded.training.devices import Devices, Gradients
 from mpicoded.training.evaluation import Evaluator
 from mpicoded.training.faults import Faults
@@ -64,8 +65,10 @@ class Trainer:
         self.evaluate = Evaluator(transport, description, gradients, evaluator, test)
         self.devices = Devices(experiment, description.subsets, first, stop, gradients, self.clock)
         self.downlink = Downlink(experiment, transport, dim)
-        self.uplink = Uplink(experiment, transport, Adversary(experiment, transport, dim, dtype), dim, self.clock)
-        self.server = Server(experiment, self.parameters, self.clock) if transport.rank == 0 else None
+        coding = Coding(experiment, description.subsets)
+        adversary = Adversary(experiment, transport, coding, dim, dtype)
+        self.uplink = Uplink(experiment, transport, coding, adversary, dim, self.clock)
+        self.server = Server(experiment, self.parameters, coding, self.clock) if transport.rank == 0 else None
         self._shard_bytes = shards.nbytes + (test.nbytes if test is not None else 0)
         self._bytes_up = self._bytes_down = self._saturated_down = 0
 
@@ -96,10 +99,11 @@ class Trainer:
     def _round(self, round: int) -> None:
         with self.clock.phase("broadcast"):
             parameters, nonce = self.downlink.tell(self.parameters, round)
-        messages = self.devices.messages(round, parameters)
+        plan = self.devices.plan(round)
+        messages = self.devices.messages(plan, round, parameters)
         if (mislabelled := self.uplink.adversary.mislabelled(round)) is not None:
-            messages[mislabelled] = self.devices.messages(round, parameters, wrong=True)[mislabelled]
-        records, sent = self.uplink.pack(messages, round, nonce)
+            messages[mislabelled] = self.devices.messages(plan, round, parameters, wrong=True)[mislabelled]
+        records, sent = self.uplink.pack(messages, plan.keys, round, nonce)
         with self.clock.phase("gather"):
             gathered = self.transport.gather(records, round, self.experiment.devices, sent)
         if self.server is not None and gathered is not None:

@@ -7,7 +7,9 @@ from mpicoded.algorithms.compressors import receive
 from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.experiment import Experiment
+from mpicoded.training.adversary import byzantine_devices
 from mpicoded.training.clock import Clock
+from mpicoded.training.coding import Coding
 from mpicoded.training.faults import Faults
 from mpicoded.training.suspicion import Suspicion
 from mpicoded.transport.base import Gathered
@@ -16,51 +18,55 @@ from mpicoded.transport.base import Gathered
 class Server:
     """Lives on rank 0 and trusts no message."""
 
-    def __init__(self, experiment: Experiment, parameters: Float[Array, " dim"], clock: Clock) -> None:
+    def __init__(self, experiment: Experiment, parameters: Float[Array, " dim"], coding: Coding, clock: Clock) -> None:
         self.parameters = parameters
         tolerated = theory.tolerated(experiment.aggregator, experiment.filters, experiment.devices)
         self.faults = Faults(experiment.devices, tolerated)
         self.suspicion = Suspicion(experiment.devices)
-        self._experiment, self._clock = experiment, clock
+        self._experiment, self._coding, self._clock = experiment, coding, clock
         self._state = experiment.optimizer.initial(parameters)
         self._vote = np.zeros_like(parameters)
         self._previous = np.zeros_like(parameters)
-        devices, dim, dtype = experiment.devices, parameters.size, parameters.dtype
-        self._ids = np.arange(devices)
-        self._messages = None if experiment.sends_vectors else np.empty((devices, dim), dtype)
-        self._memory = np.zeros((devices if experiment.memory.remembers else 0, dim), dtype)
+        count, dim, dtype = coding.each * experiment.devices, parameters.size, parameters.dtype
+        self._messages = None if experiment.sends_vectors else np.empty((count, dim), dtype)
+        self._memory = np.zeros((count if experiment.memory.remembers else 0, dim), dtype)
 
     def step(self, gathered: Gathered, round: int, nonce: int) -> None:
         """Aggregate one round's messages and change the parameters in place."""
         experiment, clock = self._experiment, self._clock
         with clock.phase("decompress"):
             messages, usable = self._messages_of(gathered, round, nonce)
-            votes = messages
+        with clock.phase("decode"):
+            decoder = self._coding.decoder(round)
+            decoded = decoder.decode(messages, usable, generator(experiment.seed, "code", round))
+            votes = decoded.votes
         with clock.phase("filter"):
             stream = generator(experiment.seed, "filters", round)
             for item in experiment.filters:
                 votes = item.apply(votes, stream=stream)
         with clock.phase("aggregate"):
+            if experiment.aggregator.told:
+                votes = votes[usable & ~byzantine_devices(experiment, round)]
             experiment.aggregator.aggregate(votes, previous=self._previous, out=self._vote)
             self._previous[:] = self._vote
         with clock.phase("suspect"):
-            self.suspicion.note(messages, self._vote, usable)
+            self.suspicion.note(messages, self._vote, usable, decoded.accused)
         with clock.phase("step"):
             experiment.optimizer.step(self.parameters, self._vote, self._state, round)
 
     def _messages_of(
         self, gathered: Gathered, round: int, nonce: int
-    ) -> tuple[Float[Array, "devices dim"], Bool[Array, " devices"]]:
-        """What the devices said, zero for those whose records are missing or bad, and which are neither."""
-        experiment = self._experiment
-        records, arrived = gathered
-        compressor, devices, dim = experiment.compressor, experiment.devices, self.parameters.size
-        streams = Streams(experiment.seed, round, self._ids, nonce)
+    ) -> tuple[Float[Array, "messages dim"], Bool[Array, " messages"]]:
+        """What the devices said, zero where records are missing or bad, and which are neither."""
+        experiment, coding = self._experiment, self._coding
+        records, arrived = coding.by_message(gathered.records), coding.messages(gathered.arrived)
+        compressor, dim = experiment.compressor, self.parameters.size
+        streams = Streams(experiment.seed, round, coding.decoder(round).keys, nonce)
         saturated = compressor.saturated(records)
-        messages, bad = receive(compressor, records, dim, streams, arrived, devices, self._messages)
+        messages, bad = receive(compressor, records, dim, streams, arrived, len(records), self._messages)
         if experiment.memory.remembers:
-            experiment.memory.update(self._memory, messages, compressor.damping(dim), devices)
+            experiment.memory.update(self._memory, messages, compressor.damping(dim), len(records))
             messages[...] = self._memory
             messages[bad | ~arrived] = 0
-        self.faults.note(round, arrived, bad, saturated)
+        self.faults.note(round, gathered.arrived, ~coding.all_of(~bad), coding.total(saturated))
         return messages, arrived & ~bad

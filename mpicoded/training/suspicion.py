@@ -14,7 +14,8 @@ class Suspicion:
     One is of the vote's distance to the aggregate, the other of its component along the aggregate: (value - median) /
     deviation over the devices, with a robust deviation (from the median of |value - median|), up to 10 in size; a bad
     or missing record counts 10. Honest devices score near 1, up to about 2 where the allocation is fixed, since a
-    device's own data is always the same. A lie may lie too far away, too near, or in another direction.
+    device's own data is always the same. A lie may lie too far away, too near, or in another direction. Where the code
+    itself shows who contradicts what was decoded, a device scores 10 in the rounds in which it did, else 0.
     """
 
     def __init__(self, devices: int) -> None:
@@ -22,23 +23,32 @@ class Suspicion:
         self._rounds = 0
 
     def note(
-        self, votes: Float[Array, "devices dim"], vote: Float[Array, " dim"], usable: Bool[Array, " devices"]
+        self,
+        messages: Float[Array, "messages dim"],
+        vote: Float[Array, " dim"],
+        usable: Bool[Array, " messages"],
+        accused: Bool[Array, " devices"] | None,
     ) -> None:
-        """Take in the votes of a round, a row for each device, and what came out."""
+        """Take in the messages of a round, ordered by device, and what came out."""
+        devices = len(self._squares)
         if not usable.any():
+            return
+        self._rounds += 1
+        if accused is not None:
+            absent = ~usable.reshape(devices, -1).all(axis=1)
+            self._squares[accused | absent] += _MOST**2
             return
         # One product reads the votes once. What cancels in ||x||^2 - 2 x.v + ||v||^2 is far below any honest distance
         # unless all honest votes are equal, and then any lie is far above it.
-        along = votes @ vote
-        squares = np.einsum("ij,ij->i", votes, votes) - 2 * along + vote @ vote
+        along = messages @ vote
+        squares = np.einsum("ij,ij->i", messages, messages) - 2 * along + vote @ vote
         values = np.stack([np.sqrt(np.maximum(squares, 0)), along]).astype(np.float64, copy=False)
         off = np.abs(values - np.median(values[:, usable], axis=1, keepdims=True))
         deviation = _NORMAL * np.median(off[:, usable], axis=1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             sizes = np.where(off > 0, off / deviation, 0.0)
         sizes[:, ~usable] = _MOST
-        self._squares += np.mean(np.minimum(sizes, _MOST) ** 2, axis=0)
-        self._rounds += 1
+        self._squares += (np.minimum(sizes, _MOST) ** 2).mean(axis=0).reshape(devices, -1).mean(axis=1)
 
     @property
     def scores(self) -> Float[Array, " devices"]:

@@ -55,7 +55,7 @@ def test_at_full_redundancy_all_honest_messages_are_equal(tmp_path):
     datasets.linear_regression(path, seed=3)
     experiment = load(str(CONFIGS / "lad_linear.toml"), ["--data.path", path, "--allocation.redundancy", "100"])
     trainer = Trainer(experiment, layout.describe(path), LocalTransport())
-    messages = trainer.devices.messages(7, np.full(100, 0.1))
+    messages = trainer.devices.messages(trainer.devices.plan(7), 7, np.full(100, 0.1))
     assert (messages == messages[0]).all()
     assert np.abs(messages).max() > 1
 

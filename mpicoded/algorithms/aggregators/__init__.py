@@ -5,7 +5,7 @@ S of n - f votes, ||F - mean_S||^2 <= (kappa/|S|) sum over S of ||x_i - mean_S||
 Votes are finite here: ``arrays.replace_unusable`` has been there first.
 """
 
-from mpicoded.algorithms.aggregators.base import Aggregator, Mean
+from mpicoded.algorithms.aggregators.base import Aggregator, Clairvoyant, Mean
 from mpicoded.algorithms.aggregators.centres import CenteredClipping, GeometricMedian
 from mpicoded.algorithms.aggregators.coordinates import CoordinateMedian, MeanAroundMedian, Phocas, TrimmedMean
 from mpicoded.algorithms.aggregators.ctma import Base, Ctma
@@ -13,7 +13,7 @@ from mpicoded.algorithms.aggregators.diameter import MinimumDiameter
 from mpicoded.algorithms.aggregators.neighbours import Bulyan, Krum, MultiKrum, krum_scores
 from mpicoded.algorithms.aggregators.weights import CovarianceFiltering, NormThreshold
 
-Choice = Base | Ctma
+Choice = Base | Ctma | Clairvoyant
 
 __all__ = [
     "Aggregator",
@@ -21,6 +21,7 @@ __all__ = [
     "Bulyan",
     "CenteredClipping",
     "Choice",
+    "Clairvoyant",
     "CoordinateMedian",
     "CovarianceFiltering",
     "Ctma",

@@ -18,8 +18,8 @@ class Aggregator(VotesTaker):
     """(a, b): to stand f Byzantine votes the rule needs a f + b votes."""
     proven: ClassVar[str] = "none in the literature"
     """kappa."""
-    cost: ClassVar[str] = ""
-    """Of n votes with dim numbers each."""
+    told: ClassVar[bool] = False
+    """Whether the server tells it who is honest, and gives it their messages alone: no server of real devices can."""
 
     @classmethod
     def facts(cls) -> list[str]:
@@ -74,6 +74,7 @@ class Mean(Aggregator):
     """Arithmetic mean: no robustness (VA, MA; also SGC-DL's server)."""
 
     source: ClassVar[str] = "baseline"
+    acronym: ClassVar[str] = "VA, MA; SGC-DL"
     proven: ClassVar[str] = "unbounded"
     cost: ClassVar[str] = "n dim"
 
@@ -93,6 +94,30 @@ class Mean(Aggregator):
     def breakdown(self, votes: int) -> int:
         """A single lie can take it anywhere."""
         return 0
+
+
+class Clairvoyant(Mean):
+    """Mean of the honest messages: what a server would do that knew who lies; in simulation only.
+
+    The bound of what any rule can reach. ``aggregate`` takes the honest devices' votes alone.
+    """
+
+    source: ClassVar[str] = "baseline"
+    told: ClassVar[bool] = True
+    proven: ClassVar[str] = "0"
+
+    @classmethod
+    def stands(cls) -> str:
+        """Whoever lies is left out."""
+        return "any f < n"
+
+    def kappa(self, votes: int, byzantine: int) -> float | None:
+        """Zero: it is the honest mean."""
+        return 0.0
+
+    def breakdown(self, votes: int) -> int:
+        """All but one."""
+        return max(votes - 1, 0)
 
 
 def share(votes: int, byzantine: int) -> float:

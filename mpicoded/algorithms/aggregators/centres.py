@@ -16,6 +16,7 @@ class GeometricMedian(Aggregator):
     """
 
     source: ClassVar[str] = "Pillutla et al. 2019"
+    acronym: ClassVar[str] = "RFA, GM"
     proven: ClassVar[str] = "4 (1 + a)^2, a = f/(n - 2f)"
     cost: ClassVar[str] = "n^2 dim, and n^2 in each step"
     tolerance: Positive = 1e-10
@@ -77,6 +78,7 @@ class CenteredClipping(Aggregator):
     """
 
     source: ClassVar[str] = "Karimireddy et al. 2021"
+    acronym: ClassVar[str] = "CC"
     proven: ClassVar[str] = "none: it depends on where the last round ended; f lies move a step by f tau/n at most"
     cost: ClassVar[str] = "n dim for one iteration, else n^2 dim"
     tau: Positive

@@ -11,6 +11,7 @@ class CoordinateMedian(Aggregator):
     """Median of each coordinate (CWMed); the mean of the middle two where the number of votes is even."""
 
     source: ClassVar[str] = "Yin et al. 2018"
+    acronym: ClassVar[str] = "CWMed"
     proven: ClassVar[str] = "4 (1 + a)^2, a = f/(n - 2f)"
     cost: ClassVar[str] = "n dim log n"
 
@@ -27,6 +28,7 @@ class TrimmedMean(TolerantAggregator):
     """Mean of each coordinate without its f largest and f smallest values (CWTM)."""
 
     source: ClassVar[str] = "Yin et al. 2018"
+    acronym: ClassVar[str] = "CWTM"
     proven: ClassVar[str] = "6 a (1 + a), a = f/(n - 2f)"
     cost: ClassVar[str] = "n dim log n"
 
@@ -60,6 +62,7 @@ class MeanAroundMedian(TolerantAggregator):
     """Mean of each coordinate's n - f values nearest to its median (MeaMed)."""
 
     source: ClassVar[str] = "Xie et al. 2018"
+    acronym: ClassVar[str] = "MeaMed"
     cost: ClassVar[str] = "n dim log n"
 
     def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:

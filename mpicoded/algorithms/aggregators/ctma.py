@@ -31,6 +31,7 @@ class Ctma(TolerantAggregator):
     """Mean of the n - f votes nearest to what another rule makes of them, ``base``: a trimmed mean unless it is set."""
 
     source: ClassVar[str] = "Dahan and Levy 2024"
+    acronym: ClassVar[str] = "CTMA"
     proven: ClassVar[str] = "of the order f/n if that of the base is bounded"
     cost: ClassVar[str] = "n dim after the base"
     base: Base | None = None

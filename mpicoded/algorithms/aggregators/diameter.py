@@ -22,6 +22,7 @@ class MinimumDiameter(TolerantAggregator):
     """
 
     source: ClassVar[str] = "El Mhamdi et al. 2020"
+    acronym: ClassVar[str] = "MDA"
     cost: ClassVar[str] = f"n^2 dim, and a search that can take 1.3^f steps (f <= {_MOST})"
 
     def check(self, votes: int) -> None:

@@ -13,6 +13,7 @@ class NormThreshold(TolerantAggregator):
     """Mean of the votes without the f of largest norm (TGN); of equal norms the later one goes."""
 
     source: ClassVar[str] = "Ghosh et al. 2019"
+    acronym: ClassVar[str] = "TGN"
     takes: ClassVar[tuple[int, int] | None] = (1, 1)
     proven: ClassVar[str] = "none: a short lie stays in, however much the honest votes agree"
     cost: ClassVar[str] = "n dim"
@@ -34,6 +35,7 @@ class CovarianceFiltering(TolerantAggregator):
     """
 
     source: ClassVar[str] = "Allouah et al. 2025, untrusted participants"
+    acronym: ClassVar[str] = "CAF"
     cost: ClassVar[str] = "n^2 dim, and 2 f eigenvectors of n x n matrices"
 
     def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:

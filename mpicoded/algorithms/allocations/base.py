@@ -49,6 +49,8 @@ class Partition(Allocation):
     """Every subset on one device: no redundancy (RBA-DL, and VA/MA with the plain mean)."""
 
     source: ClassVar[str] = "baseline of CRA-DL and LAD"
+    acronym: ClassVar[str] = "RBA-DL; VA, MA with the rule mean"
+    cost: ClassVar[str] = "every subset computed once"
 
     def check(self, devices: int, subsets: int) -> None:
         """At least one subset for each device."""

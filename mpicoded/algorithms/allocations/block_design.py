@@ -22,6 +22,8 @@ class BlockDesign(Designed):
     """
 
     source: ClassVar[str] = "CRA-DL, arXiv 2506.01989; block designs as codes: Kadhe et al. 2019"
+    acronym: ClassVar[str] = "BIBD"
+    cost: ClassVar[str] = "N × redundancy subsets computed"
     redundancy: Redundancy | None = None
     family: Family | None = None
 

@@ -19,6 +19,8 @@ class Cyclic(Allocation):
     """
 
     source: ClassVar[str] = "LAD, arXiv 2603.28780"
+    acronym: ClassVar[str] = "LAD"
+    cost: ClassVar[str] = "N × redundancy subsets computed, drawn anew in each round"
     redundancy: Redundancy
     permute: bool = True
 
@@ -67,6 +69,8 @@ class Uniform(Allocation):
     """
 
     source: ClassVar[str] = "CRA-DL, arXiv 2506.01989"
+    acronym: ClassVar[str] = "CRA-DL, as approximated"
+    cost: ClassVar[str] = "N × redundancy subsets computed"
     redundancy: Redundancy
 
     def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
@@ -87,6 +91,8 @@ class Balanced(Allocation):
     """
 
     source: ClassVar[str] = "balanced form of CRA-DL, arXiv 2506.01989"
+    acronym: ClassVar[str] = "CRA-DL"
+    cost: ClassVar[str] = "N × redundancy subsets computed"
     redundancy: Redundancy
 
     def check(self, devices: int, subsets: int) -> None:

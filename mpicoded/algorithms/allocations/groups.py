@@ -24,6 +24,8 @@ class Repetition(Designed):
     """
 
     source: ClassVar[str] = "DRACO, Chen et al. 2018; DETOX, Rajput et al. 2019"
+    acronym: ClassVar[str] = "DRACO, DETOX"
+    cost: ClassVar[str] = "every subset computed as often as it has copies"
     copies: PositiveCount = 3
 
     def check(self, devices: int, subsets: int) -> None:
@@ -52,6 +54,8 @@ class AllSubsets(Designed):
     """
 
     source: ClassVar[str] = "Aspis, Konstantinidis and Ramamoorthy 2022"
+    acronym: ClassVar[str] = "Aspis"
+    cost: ClassVar[str] = "every subset computed as often as it has copies"
     copies: PositiveCount = 3
 
     def check(self, devices: int, subsets: int) -> None:

@@ -30,6 +30,8 @@ class OrthogonalArray(Designed):
     """
 
     source: ClassVar[str] = "CRA-DL, arXiv 2506.01989; arrays: Rao 1947"
+    acronym: ClassVar[str] = "OA"
+    cost: ClassVar[str] = "N × M × held_levels / levels subsets computed"
     held_levels: PositiveCount = 1
     levels: Annotated[int, msgspec.Meta(ge=2)] | None = None
 
@@ -163,6 +165,8 @@ class LatinSquare(Designed):
     """
 
     source: ClassVar[str] = "ByzShield, Konstantinidis and Ramamoorthy 2021"
+    acronym: ClassVar[str] = "ByzShield"
+    cost: ClassVar[str] = "every subset computed as often as it has copies"
     copies: Annotated[int, msgspec.Meta(ge=2)] | None = None
 
     def check(self, devices: int, subsets: int) -> None:

@@ -23,6 +23,7 @@ class MinMax(Attack):
     """
 
     source: ClassVar[str] = "Shejwalkar and Houmansadr 2021"
+    cost: ClassVar[str] = "n^2 dim"
     colludes: ClassVar[bool] = True
     deviation: Deviation = "std"
 
@@ -47,6 +48,7 @@ class MinSum(Attack):
     """
 
     source: ClassVar[str] = "Shejwalkar and Houmansadr 2021"
+    cost: ClassVar[str] = "n^2 dim"
     colludes: ClassVar[bool] = True
     deviation: Deviation = "std"
 
@@ -66,23 +68,25 @@ class FangKrum(Attack):
     """-lam sign(mu), the largest lam of a halving search at which Krum picks it."""
 
     source: ClassVar[str] = "Fang et al. 2020, as in the code of Shejwalkar and Houmansadr 2021"
+    acronym: ClassVar[str] = "Fang"
+    cost: ClassVar[str] = "n^2 dim for each halving, 60 at most"
     colludes: ClassVar[bool] = True
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """Start at the bound of the paper, halve until Krum is deceived (or lam is negligible)."""
         assert seen.honest is not None
         honest, (count, dim) = seen.honest, seen.honest.shape
-        byzantine = seen.devices - count
+        byzantine = seen.messages - count
         mean = np.mean(honest, axis=0)
         nearest = max(count - 2, 1)
         inner = np.sort(squared_distances(honest), axis=1)[:, 1 : nearest + 1]
         radius = np.sqrt(np.max(np.sum((honest - mean) ** 2, axis=1)))
-        room = max(seen.devices - 2 * byzantine - 1, 1)
+        room = max(seen.messages - 2 * byzantine - 1, 1)
         lam = float(np.sqrt(np.min(np.sum(inner, axis=1)) / (room * dim)) + radius / np.sqrt(dim))
         for _ in range(_HALVINGS):
             forged = np.asarray(-lam, own.dtype) * np.sign(mean)
             votes = np.concatenate([np.broadcast_to(forged, (byzantine, dim)), honest])
-            if seen.devices < byzantine + 3 or int(np.argmin(krum_scores(votes, byzantine))) < byzantine:
+            if seen.messages < byzantine + 3 or int(np.argmin(krum_scores(votes, byzantine))) < byzantine:
                 break
             lam /= 2
         return forged
@@ -95,6 +99,8 @@ class FangTrimmed(Attack):
     """
 
     source: ClassVar[str] = "Fang et al. 2020"
+    acronym: ClassVar[str] = "Fang"
+    cost: ClassVar[str] = "n dim"
     colludes: ClassVar[bool] = True
     band: Positive = 2.0
 
@@ -114,6 +120,8 @@ class OptimalIpm(Attack):
     """-lam mu with the lam, of either sign, that takes the rule in use furthest from the honest mean."""
 
     source: ClassVar[str] = "Shejwalkar and Houmansadr 2021; Allouah et al. 2023"
+    acronym: ClassVar[str] = "IPM, optimised"
+    cost: ClassVar[str] = "evaluations × filters and rule"
     colludes: ClassVar[bool] = True
     knows_rule: ClassVar[bool] = True
     evaluations: PositiveCount = 20
@@ -129,6 +137,8 @@ class OptimalAlie(Attack):
     """mu - lam sigma with the lam, of either sign, that takes the rule in use furthest from the honest mean."""
 
     source: ClassVar[str] = "Shejwalkar and Houmansadr 2021; Allouah et al. 2023"
+    acronym: ClassVar[str] = "ALIE, optimised"
+    cost: ClassVar[str] = "evaluations × filters and rule"
     colludes: ClassVar[bool] = True
     knows_rule: ClassVar[bool] = True
     evaluations: PositiveCount = 20

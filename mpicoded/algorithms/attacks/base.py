@@ -13,7 +13,7 @@ from mpicoded.algorithms.shapes import Array, Float, Int, UInt8
 class Seen(NamedTuple):
     """What the attackers know."""
 
-    devices: int  # all devices, N
+    messages: int  # of all devices, attackers among them: N where each sends one
     honest: Float[Array, "honest dim"] | None  # all honest messages in device order, for attacks that collude
     aggregate: Callable[[Float[Array, " dim"]], Float[Array, " dim"]] | None = None
     """What filters and rule make of the honest messages and this one of every attacker, where the rule is known."""
@@ -59,3 +59,4 @@ class NoAttack(Attack, tag="none"):
     """Byzantine devices behave."""
 
     source: ClassVar[str] = "baseline"
+    cost: ClassVar[str] = "none"

@@ -15,6 +15,7 @@ class NonFinite(Attack):
     """NaN or infinity, in all coordinates or in ``coordinates`` of them at random, of the own message."""
 
     source: ClassVar[str] = "faults of hardware and of training code"
+    cost: ClassVar[str] = "f dim"
     value: Literal["nan", "inf", "-inf"] = "nan"
     coordinates: PositiveCount | None = None
 
@@ -34,6 +35,8 @@ class BitFlip(Attack):
     """``bits`` random bits of the packed record are flipped: silent data corruption."""
 
     source: ClassVar[str] = "Dixit et al. 2021, silent data corruptions at scale"
+    acronym: ClassVar[str] = "SDC"
+    cost: ClassVar[str] = "f × bits"
     tampers: ClassVar[bool] = True
     bits: PositiveCount = 1
 
@@ -52,6 +55,7 @@ class Malformed(Attack):
     """Random bytes instead of the packed record, or of ``bytes`` of its bytes."""
 
     source: ClassVar[str] = "baseline"
+    cost: ClassVar[str] = "f × bytes"
     tampers: ClassVar[bool] = True
     bytes: PositiveCount | None = None
 
@@ -73,6 +77,7 @@ class Silent(Attack):
     """No message at all."""
 
     source: ClassVar[str] = "crash faults"
+    cost: ClassVar[str] = "none"
     sends: ClassVar[bool] = False
 
 

@@ -16,6 +16,8 @@ class SignFlip(Attack):
     """``scale`` times the own message; the papers' coefficient is not known to us."""
 
     source: ClassVar[str] = "experiments of CRA-DL and LAD"
+    acronym: ClassVar[str] = "SF"
+    cost: ClassVar[str] = "f dim"
     scale: float = -1.0
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
@@ -27,6 +29,7 @@ class Gaussian(Attack):
     """Noise N(0, deviation^2) in each coordinate, whatever the own message is."""
 
     source: ClassVar[str] = "experiments of CRA-DL"
+    cost: ClassVar[str] = "f dim random numbers"
     deviation: NonNegative = 1.0
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
@@ -39,6 +42,8 @@ class SampleDuplicate(Attack):
     """All attackers send the message of one honest device, drawn anew in each round."""
 
     source: ClassVar[str] = "experiments of CRA-DL"
+    acronym: ClassVar[str] = "SD"
+    cost: ClassVar[str] = "dim"
     colludes: ClassVar[bool] = True
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
@@ -51,6 +56,8 @@ class Ipm(Attack):
     """Inner product manipulation, or fall of empires: -scale × mu."""
 
     source: ClassVar[str] = "Xie et al. 2019"
+    acronym: ClassVar[str] = "IPM, FoE"
+    cost: ClassVar[str] = "n dim"
     colludes: ClassVar[bool] = True
     scale: float = 0.9
 
@@ -68,13 +75,15 @@ class Alie(Attack):
     """
 
     source: ClassVar[str] = "Baruch et al. 2019"
+    acronym: ClassVar[str] = "ALIE, LIE"
+    cost: ClassVar[str] = "n dim"
     colludes: ClassVar[bool] = True
     z: float | None = None
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """Shift the honest mean by z standard deviations in each coordinate."""
         assert seen.honest is not None
-        z = alie_z(seen.devices, seen.devices - len(seen.honest)) if self.z is None else self.z
+        z = alie_z(seen.messages, seen.messages - len(seen.honest)) if self.z is None else self.z
         return np.mean(seen.honest, axis=0) - np.asarray(z, own.dtype) * np.std(seen.honest, axis=0)
 
 
@@ -86,6 +95,7 @@ class Mimic(Attack):
     """
 
     source: ClassVar[str] = "Karimireddy et al. 2022"
+    cost: ClassVar[str] = "n^2 dim"
     colludes: ClassVar[bool] = True
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
@@ -101,6 +111,8 @@ class LabelFlip(Attack):
     """Honest computation on wrong targets: label L - 1 - y of L classes, or -y in a regression."""
 
     source: ClassVar[str] = "Biggio et al. 2012"
+    acronym: ClassVar[str] = "LF"
+    cost: ClassVar[str] = "the attackers' gradients a second time"
     mislabels: ClassVar[bool] = True
 
 
@@ -115,6 +127,7 @@ class CodeAware(Attack):
     source: ClassVar[str] = (
         "placement attack on DETOX (ByzShield, Konstantinidis and Ramamoorthy 2021), on cyclic windows"
     )
+    cost: ClassVar[str] = "f dim"
     places: ClassVar[bool] = True
     scale: float = -1.0
 

@@ -90,6 +90,7 @@ class NoCompression(Compressor, tag="none"):
 
     source: ClassVar[str] = "baseline"
     wire: ClassVar[str] = "p b"
+    cost: ClassVar[str] = f"{wire} bits a message; no work"
     error: ClassVar[str] = (
         "none, or that of rounding to a shorter type: 2^-24 of each number (float32), 2^-11 (float16)"
     )

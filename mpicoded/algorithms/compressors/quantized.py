@@ -25,10 +25,12 @@ class Qsgd(Compressor):
     """
 
     source: ClassVar[str] = "Alistarh et al. 2017"
+    acronym: ClassVar[str] = "QSGD"
     wire: ClassVar[str] = (
         "b + p log2(2 levels + 1), and what 64-bit words leave unused: 0.95 % for 1 level, 0.95 % for 4, 2.4 % for 7, "
         "0.07 % for 127; at most 9.8 % up to 32 levels, 25 % with any (3566)"
     )
+    cost: ClassVar[str] = f"{wire} bits a message; dim random numbers"
     error: ClassVar[str] = "unbiased, delta <= min(p/levels^2, sqrt(p)/levels)"
     levels: Annotated[int, msgspec.Meta(ge=1, le=32767)] = 1
 
@@ -99,6 +101,7 @@ class Natural(Compressor):
 
     source: ClassVar[str] = "Horvath et al. 2022"
     wire: ClassVar[str] = "12 p from float64, 9 p from float32"
+    cost: ClassVar[str] = f"{wire} bits a message; dim random numbers"
     error: ClassVar[str] = "unbiased, delta = 1/8 for normal numbers"
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
@@ -154,7 +157,9 @@ class Sign(Compressor):
     """The signs (of zero: plus), and with ``scaled`` the mean absolute value, by which they are multiplied; biased."""
 
     source: ClassVar[str] = "Bernstein et al. 2018; scaled: Karimireddy et al. 2019"
+    acronym: ClassVar[str] = "signSGD; scaled: EF-signSGD"
     wire: ClassVar[str] = "p, and b more where scaled"
+    cost: ClassVar[str] = f"{wire} bits a message; dim"
     error: ClassVar[str] = "biased; scaled: contraction at least 1/p"
     scaled: bool = True
 

@@ -21,7 +21,9 @@ class RandK(Compressor):
     """
 
     source: ClassVar[str] = "Wangni et al. 2018; Com-LAD, arXiv 2603.28780"
+    acronym: ClassVar[str] = "Rand-K"
     wire: ClassVar[str] = "kept × b"
+    cost: ClassVar[str] = f"{wire} bits a message; kept random numbers"
     error: ClassVar[str] = "unbiased, delta = p/kept - 1 (shared: one error common to all devices)"
     kept: PositiveCount
     shared: bool = False
@@ -91,7 +93,9 @@ class TopK(Compressor):
     """The ``kept`` coordinates of largest absolute value, with their places; biased."""
 
     source: ClassVar[str] = "Aji and Heafield 2017; Stich et al. 2018"
+    acronym: ClassVar[str] = "Top-K"
     wire: ClassVar[str] = "kept × (b + ceil(log2 p))"
+    cost: ClassVar[str] = f"{wire} bits a message; dim for the selection"
     error: ClassVar[str] = "biased, contraction kept/p"
     kept: PositiveCount
     dtype: WireFloat | None = None

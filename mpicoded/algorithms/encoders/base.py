@@ -1,6 +1,6 @@
 """What a code is: messages that are sparse combinations of subset gradients, and how votes come out of them."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,9 @@ class Decoder:
 
 class Encoder(Component):
     """Base of the encoders: what devices send of their subsets' gradients, and what the server makes of it."""
+
+    decodes: ClassVar[bool] = True
+    """Whether there is more to decoding than taking every message of a device for its vote."""
 
     def check(self, assignment: Bool[Array, "devices subsets"], compressor: Compressor) -> None:
         """Raise InputError where this assignment cannot be encoded so, or decoding would not stand the compressor."""

@@ -18,6 +18,9 @@ class Mean(Encoder):
     """
 
     source: ClassVar[str] = "LAD, arXiv 2603.28780; CRA-DL, arXiv 2506.01989"
+    acronym: ClassVar[str] = "LAD, CRA-DL; SGC-DL with the rule mean"
+    cost: ClassVar[str] = "redundancy × dim for each device, nothing at the server"
+    decodes: ClassVar[bool] = False
     weighting: Literal["unbiased", "plain"] = "unbiased"
 
     def code(self, assignment: Bool[Array, "devices subsets"], first: int, stop: int) -> Code:
