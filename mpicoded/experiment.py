@@ -58,6 +58,9 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 FAMILIES: dict[str, Any] = {name: family.choice for name, family in plugins.FAMILIES.items()} | {"transport": Root}
 """The tables of a config that name a component, and our own components that each may name."""
 
+UNNAMED = {"encoder": "mean", "optimizer": "sgd", "transport": "root"}
+"""Families of which nearly every experiment uses the same member: their tables need no name."""
+
 Filters = tuple[filters.Choice, ...]
 
 
@@ -219,6 +222,9 @@ def _with_defaults(tree: dict[str, Any], schema: Schema) -> dict[str, Any]:
     if "model" not in tree and isinstance(tree.get("data"), dict) and isinstance(tree["data"].get("path"), str):
         task = describe(tree["data"]["path"]).task
         tree["model"] = {"name": "linear_regression" if task == "regression" else "softmax_regression"}
+    for family, usual in UNNAMED.items():
+        if isinstance(tree.get(family), dict):
+            tree[family] = {"name": usual, **tree[family]}
     byzantine = tree.get("byzantine", 0)
     inherit(tree.get("encoder"), schema.families["encoder"], byzantine)
     corrupted = _corrupted(tree, byzantine, schema)
