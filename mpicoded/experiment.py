@@ -1,5 +1,6 @@
 """The experiment: one TOML file as one type, with overrides and the checks that concern several parts."""
 
+import copy
 import os
 import tomllib
 from collections.abc import Sequence
@@ -87,13 +88,16 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     transport: Root = Root()
     compute: Compute = Compute()
 
-    def _record(self, dim: int, messages: int) -> np.dtype[Any]:
-        """The record of a message. Raises InputError where all of a device's have 2^31 bytes, or the broadcast has."""
+    def _records(self, dim: int, messages: int) -> list[np.dtype[Any]]:
+        """All records of a message. Raises InputError where a device's have 2^31 bytes, or the broadcast has."""
         try:
             self.broadcast_layout(dim)
-            record = self.compressor.layout(dim, self.compute.dtype)
-            np.dtype((record, (messages,)))
-            return record
+            dense = self.memory.dense(self.seed, np.zeros(1, np.int64))[0]
+            parts = [self.compressor, *([compressors.NoCompression()] if dense else [])]
+            records = [part.layout(dim, self.compute.dtype) for part in parts]
+            for record in records:
+                np.dtype((record, (messages,)))
+            return records
         except ValueError:  # NumPy's types end there
             several = f"{messages} messages" if messages > 1 else "a message"
             raise InputError(f"{several} or the broadcast of {dim} parameters would have 2^31 bytes or more") from None
@@ -114,7 +118,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if not self.encoder.decodes:
             return 1, self.devices
         assignment = self.allocation.assignment(self.devices, subsets, 0, self.seed)
-        self.encoder.check(assignment, self.compressor)
+        self.encoder.check(assignment, self.compressor, self.compute.dtype)
         return self.encoder.messages(assignment), self.encoder.decoder(assignment).votes
 
     def to_toml(self) -> str:
@@ -139,21 +143,29 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         compressors.check_wire(f"transport {self.transport.name()}", self.transport.broadcast, dtype)
         self.compressor.check(dim, dtype)
         messages, votes = self._code(data.subsets)
-        record = self._record(dim, messages)
+        records = self._records(dim, messages)
         if self.transport.nonces != "seed" and not self.compressor.common:
             raise InputError(
                 f"transport root: nonces = {self.transport.nonces!r}, but nothing is drawn from them: compressor "
                 f"{self.compressor.name()} shares no randomness (rand_k with shared = true does)"
             )
         self.memory.check(self.allocation, self.compressor, dim)
-        self.attack.check(dim, record)
+        self.memory.check_encoder(self.encoder, self.allocation)
+        for record in records:
+            self.attack.check(dim, record)
         if self.aggregator.told and (self.filters or self.encoder.decodes):
             other = self.filters[0].name() if self.filters else f"encoder {self.encoder.name()}"
             raise InputError(f"aggregator {self.aggregator.name()} averages messages as they are sent: without {other}")
-        for item in self.filters:
-            item.check(votes)
-            votes = item.votes(votes)
-        self.aggregator.check(votes)
+        # What is estimated in each round starts from none.
+        check_votes([item.tolerating(0) for item in self.filters], self.aggregator.tolerating(0), votes)
+
+
+def check_votes(parts: Sequence[filters.Filter], aggregator: aggregators.Aggregator, votes: int) -> None:
+    """Raise InputError where one of the parts gets fewer votes than it needs, of this many."""
+    for item in parts:
+        item.check(votes)
+        votes = item.votes(votes)
+    aggregator.check(votes)
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Experiment:
@@ -177,7 +189,7 @@ def decode(tree: dict[str, Any], source: str) -> Experiment:
     """Check a config's tree and turn it into an Experiment. Raises InputError naming the config and the place."""
     try:
         try:
-            return _decode(tree, _OWN)
+            return _decode(copy.deepcopy(tree), _OWN)  # which fills in what it can before it fails
         except UnknownComponent as unknown:  # perhaps another package's
             found = plugins.found()
             if not found.plugins:

@@ -1,10 +1,11 @@
 """Components of other packages: what their entry points in the group ``mpicoded.components`` name.
 
-A plug-in is a subclass of one family's base class. It is looked for only when a config names a component that is none of
-ours, and by ``mpicoded list``: a scan of all installed packages' metadata and the import of every plug-in are not for each
-rank of each run.
+A plug-in is a subclass of one family's base class. It is looked for only where a config names a component that is none
+of ours, and by ``mpicoded list``: reading the metadata of all installed packages and importing every plug-in is not for
+each rank of each run.
 """
 
+import contextlib
 import functools
 import operator
 import re
@@ -111,7 +112,7 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 
 
 def widened(cls: type[_T]) -> type[_T]:
-    """A subclass whose fields may be plug-ins too, wherever they may be members of a family; the class where none may."""
+    """A subclass whose fields may be plug-ins too where they may be members of a family; the class if none may."""
     return cast("type[_T]", _widened(cls, found().plugins))
 
 
@@ -137,10 +138,8 @@ def _load(entry: "EntryPoint") -> Plugin:
         raise _Unfit(f"{cls.__name__} needs a docstring: its first line is what mpicoded list says")
     if cls.name() in members(FAMILIES[home].choice):
         raise _Unfit(f"mpicoded has a component {home} {cls.name()} of its own")
-    try:
+    with contextlib.suppress(msgspec.ValidationError):  # a field is required
         msgspec.convert({"name": cls.name()}, cls)  # TypeError where a field's type cannot stand in a config
-    except (msgspec.ValidationError, ValueError):
-        pass  # a field is required
     return Plugin(cls, home, _package(entry), _version(entry), _described(entry))
 
 
@@ -170,15 +169,15 @@ def _components(part: Any) -> Iterator[Component]:
 @functools.cache
 def _widened(cls: type[msgspec.Struct], plugins: tuple[Plugin, ...]) -> type[msgspec.Struct]:
     hints = typing.get_type_hints(cls, include_extras=True)
-    changed: list[Any] = []
-    for field in msgspec.structs.fields(cls):
-        hint = _wider(hints[field.name], plugins)
-        if hint != hints[field.name]:
-            changed.append((field.name, hint) if field.required else (field.name, hint, field.default))
-    if not changed:
+    wider = {field.name: _wider(hints[field.name], plugins) for field in msgspec.structs.fields(cls)}
+    if all(hint == hints[name] for name, hint in wider.items()):
         return cls
+    fields = [  # all of them, so that their order stays
+        (field.name, wider[field.name]) if field.required else (field.name, wider[field.name], field.default)
+        for field in msgspec.structs.fields(cls)
+    ]
     tag = cls.name() if issubclass(cls, Component) else None
-    return msgspec.defstruct(cls.__name__, changed, bases=(cls,), module=__name__, tag=tag)
+    return msgspec.defstruct(cls.__name__, fields, bases=(cls,), module=__name__, tag=tag, kw_only=True)
 
 
 def _wider(hint: Any, plugins: tuple[Plugin, ...]) -> Any:

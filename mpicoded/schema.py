@@ -52,8 +52,6 @@ def check_keys(table: Mapping[str, Any], cls: type[msgspec.Struct], place: str =
 def _check_component(family: str, table: Any, choice: Members) -> None:
     if not isinstance(table, dict):
         raise InputError(f"{family} must be a table with a name, got {table!r}")
-    if len(choice) == 1:
-        table.setdefault("name", next(iter(choice)))
     name = table.get("name")
     if not isinstance(name, str) or name not in choice:
         found = f"has no component {name!r}" if "name" in table else "needs a name"

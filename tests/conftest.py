@@ -81,6 +81,7 @@ def program(tmp_path: Path) -> Callable[..., Ended]:
         return start(command, tmp_path, timeout, ranks or 1)
 
     call.python = python  # type: ignore[attr-defined]
+    call.start = lambda command, ranks: start(command, tmp_path, 120, ranks)  # type: ignore[attr-defined]
     return call
 
 

@@ -9,7 +9,7 @@ import functools
 import re
 import types
 import typing
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 
@@ -17,6 +17,12 @@ from mpicoded.errors import InputError
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 PositiveCount = Annotated[int, msgspec.Meta(ge=1)]
+AUTO = "auto"
+if TYPE_CHECKING:
+    Tolerated = int
+else:
+    Tolerated = Count | Literal["auto"]
+"""How many Byzantine votes to tolerate; "auto": the server estimates it in each round. What works has a number."""
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -63,8 +69,34 @@ class Component(
         return [f"cost: {cls.cost}"] if cls.cost else []
 
 
+_Part = TypeVar("_Part", bound="VotesTaker")
+
+
 class VotesTaker(Component):
-    """Base of what works on votes, rules and filters, and may need a certain number of them."""
+    """Base of what works on votes, rules and filters, and may need a certain number of them.
+
+    Those with a field ``byzantine`` are told how many Byzantine votes to tolerate; with "auto" they are a plan only,
+    from which ``tolerating`` makes the parts that work.
+    """
+
+    @property
+    def estimates(self) -> bool:
+        """Whether this part, or one in it, is to be told an estimate."""
+        inside = (getattr(self, field) for field in nested(type(self)))
+        return getattr(self, "byzantine", 0) == AUTO or any(
+            part.estimates for part in inside if isinstance(part, VotesTaker)
+        )
+
+    def tolerating(self: _Part, byzantine: int) -> _Part:
+        """The same part with a number in place of "auto"."""
+        if not self.estimates:
+            return self
+        told: dict[str, Any] = {"byzantine": byzantine} if getattr(self, "byzantine", 0) == AUTO else {}
+        for field in nested(type(self)):
+            part = getattr(self, field)
+            if isinstance(part, VotesTaker):
+                told[field] = part.tolerating(byzantine)
+        return msgspec.structs.replace(self, **told)
 
     def fewest(self) -> int:
         """The number of votes below which it is undefined."""
@@ -72,6 +104,8 @@ class VotesTaker(Component):
 
     def check(self, votes: int) -> None:
         """Raise InputError where there are fewer votes than needed."""
+        if self.estimates:
+            raise InputError(f"{type(self).__name__}(byzantine='auto') works in a run only: use tolerating(number)")
         if votes < self.fewest():
             fields = ", ".join(f"{field}={getattr(self, field)}" for field in self.__struct_fields__)
             raise InputError(f"{type(self).__name__}({fields}) needs at least {self.fewest()} votes, got {votes}")

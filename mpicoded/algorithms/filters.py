@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from mpicoded.algorithms.arrays import as_floats, namespace, rows, shrink_to, squared_distances, store
-from mpicoded.algorithms.component import Count, Positive, PositiveCount, VotesTaker
+from mpicoded.algorithms.component import Positive, PositiveCount, Tolerated, VotesTaker
 from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Float
 
@@ -45,7 +45,7 @@ class NearestNeighborMixing(Filter):
     acronym: ClassVar[str] = "NNM"
     proven: ClassVar[str] = "8 f/(n - f) (k + 1)"
     cost: ClassVar[str] = "n^2 dim"
-    byzantine: Count
+    byzantine: Tolerated
 
     def fewest(self) -> int:
         """2f + 1."""
@@ -119,7 +119,7 @@ class AdaptiveClipping(Filter):
     acronym: ClassVar[str] = "ARC"
     proven: ClassVar[str] = "k + 2f/(n - 2f)"
     cost: ClassVar[str] = "n dim"
-    byzantine: Count
+    byzantine: Tolerated
 
     def fewest(self) -> int:
         """2f + 1."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import inf, isinf
 
 from mpicoded.algorithms.aggregators import Aggregator
-from mpicoded.algorithms.component import nested
+from mpicoded.algorithms.component import AUTO, nested
 from mpicoded.algorithms.compressors import Compressor, NoCompression
 from mpicoded.algorithms.filters import Filter
 from mpicoded.algorithms.memories import Memory
@@ -38,9 +38,10 @@ def tolerated(aggregator: Aggregator, filters: Sequence[Filter], votes: int) -> 
 
 
 def _stated(aggregator: Aggregator, filters: Sequence[Filter]) -> list[int]:
-    """How many Byzantine votes filters, rule and the rules in it are told of, where they are."""
+    """How many Byzantine votes filters, rule and the rules in it are told of; nothing of those with an estimate."""
     inside = [getattr(aggregator, field) for field in nested(type(aggregator))]
-    return [part.byzantine for part in (*filters, aggregator, *inside) if hasattr(part, "byzantine")]
+    told = [part.byzantine for part in (*filters, aggregator, *inside) if hasattr(part, "byzantine")]
+    return [number for number in told if number != AUTO]
 
 
 def error_floor(rho: float, kappa: float, devices: int, honest: int) -> float:
@@ -66,8 +67,7 @@ def guarantee(
     if isinf(kappa):
         return False, f"kappa is unbounded: {byzantine} Byzantine devices are more than these parts withstand"
     if memory.remembers:
-        alpha = compressor.contraction(dim) or 0.0
-        return None, f"error feedback (contraction {alpha:.3g}) has a theory of its own, which is not Com-LAD's"
+        return None, f"memory {memory.name()} has a theory of its own ({memory.source}), which is not Com-LAD's"
     delta = compressor.variance(dim)
     if isinstance(compressor, NoCompression) and delta is None:
         return None, f"rounding to {compressor.dtype} is biased, by little as long as numbers fit"

@@ -11,6 +11,7 @@ import numpy as np
 from mpicoded import experiment as experiments
 from mpicoded.algorithms import allocations
 from mpicoded.algorithms.allocations import Report
+from mpicoded.algorithms.encoders import Encoder, Mean
 from mpicoded.algorithms.shapes import Array, Bool
 from mpicoded.commands.text import table
 from mpicoded.data import layout
@@ -38,9 +39,16 @@ def allocation(config: str, overrides: Sequence[str], output: str | None = None,
     )
     if output is not None:
         save(figure(held, title), output)
-    print(f"{title}\n\n{_table(_measure(experiment, subsets, round), devices, subsets, experiment.encoder.name())}\n")
+    encoder = _spreading(experiment)
+    report = allocations.report(
+        part, devices, subsets, experiment.seed, round, weigh=lambda shown: encoder.code(shown, 0, devices).weights
+    )
+    print(f"{title}\n\n{_table(report, devices, subsets, encoder.name())}\n")
     try:
         part.check_encoder(experiment.encoder, devices, subsets)
+        experiment.encoder.check(held, experiment.compressor, experiment.compute.dtype)
+        if experiment.encoder.decodes:
+            print(f"{_coded(experiment, held)}\n")
     except InputError as error:
         print(f"a run would be refused: {error}\n")
     columns = shutil.get_terminal_size((80, 24)).columns
@@ -50,16 +58,23 @@ def allocation(config: str, overrides: Sequence[str], output: str | None = None,
     return 0
 
 
-def _measure(experiment: Experiment, subsets: int, round: int) -> Report:
-    devices, encoder = experiment.devices, experiment.encoder
-    return allocations.report(
-        experiment.allocation,
-        devices,
-        subsets,
-        experiment.seed,
-        round,
-        weigh=lambda assignment: encoder.code(assignment, 0, devices).weights,
-    )
+def _spreading(experiment: Experiment) -> Encoder:
+    """The encoder whose messages' spread is told: where votes are decoded, messages alone say little."""
+    return Mean() if experiment.encoder.decodes else experiment.encoder
+
+
+def _coded(experiment: Experiment, held: Bool[Array, "devices subsets"]) -> str:
+    """How many votes come out of the code, and how many of them devices can corrupt."""
+    encoder, devices = experiment.encoder, experiment.devices
+    each, votes = encoder.messages(held), encoder.decoder(held).votes
+    one_more = next((f for f in range(1, devices + 1) if encoder.corrupted(held, f)), None)
+    lines = [
+        f"encoder {encoder.name()}: {each} {'messages' if each > 1 else 'message'} a device, {votes} "
+        f"{'votes' if votes > 1 else 'vote'}; it takes {one_more} Byzantine devices to corrupt one"
+    ]
+    if experiment.byzantine:
+        lines.append(f"{experiment.byzantine} can corrupt {encoder.corrupted(held, experiment.byzantine)} at most")
+    return "; ".join(lines)
 
 
 def _table(report: Report, devices: int, subsets: int, encoder: str) -> str:

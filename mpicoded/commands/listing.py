@@ -25,9 +25,9 @@ TITLES = {
 }
 _HEAD = """# Components
 
-What a config may name, a table a family. This file is what `mpicoded list --markdown` prints; `mpicoded list` also shows each
-one's fields, and components of [other packages](../README.md#add-your-own-part). Costs are those of a round: N devices, M
-subsets, n votes or honest messages, f Byzantine ones, dim (or p) numbers in a vector, b bits each."""
+What a config may name, a table for each family. This file is what `mpicoded list --markdown` prints; `mpicoded list`
+says more: fields, bounds, and components of [other packages](../README.md#add-your-own-part). Costs are those of a
+round: N devices, M subsets, n votes or honest messages, f Byzantine ones, dim or p numbers in a vector, b bits each."""
 
 
 def listing(family: str | None, markdown: bool = False) -> int:

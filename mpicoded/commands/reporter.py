@@ -12,15 +12,17 @@ import numpy as np
 
 import mpicoded
 from mpicoded import plugins
-from mpicoded.algorithms import allocations, theory
+from mpicoded.algorithms import allocations
 from mpicoded.algorithms.attacks import NoAttack
 from mpicoded.algorithms.shapes import Array
 from mpicoded.commands.text import readable_bytes
 from mpicoded.data import layout
 from mpicoded.data.results import ResultWriter
 from mpicoded.experiment import Experiment
+from mpicoded.training.coding import Coding
 from mpicoded.training.faults import Faults
 from mpicoded.training.loop import Progress
+from mpicoded.training.tolerance import Estimate
 from mpicoded.transport.base import Transport, block_sizes
 from mpicoded.transport.launched import launched
 
@@ -105,6 +107,7 @@ class Reporter:
                 progress.memory,
                 self._bad_records(progress.faults),
                 self._suspicion(progress.suspicion),
+                _estimates(progress.estimates),
                 finished=progress.finished,
             )
             self._written = time.monotonic()
@@ -204,6 +207,12 @@ class Reporter:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _estimates(notes: list[Estimate]) -> dict[str, Any]:
+    """A column for each number, a row for each round; nothing where there was nothing to estimate."""
+    columns = np.array(notes, np.int64).T
+    return dict(zip(Estimate._fields, columns, strict=True)) if notes else {}
+
+
 def _warn(line: str) -> None:
     print(f"mpicoded: warning: {line}", file=sys.stderr, flush=True)
 
@@ -215,14 +224,13 @@ def _warnings(experiment: Experiment, allocation: allocations.Report, subsets: i
             f"{allocation.lost} of {subsets} subsets are on no device: training never sees their data and settles at "
             "the optimum of the others (allocation balanced loses none)"
         )
-    tolerated = theory.tolerated(experiment.aggregator, experiment.filters, experiment.devices)
+    tolerated = Coding(experiment, subsets).tolerated()
     if tolerated < experiment.byzantine and not isinstance(experiment.attack, NoAttack):
-        found.append(f"{experiment.byzantine} devices are Byzantine, but rule or filter tolerates {tolerated}")
-    if experiment.memory.remembers and experiment.byzantine and experiment.identities == "resampled":
-        found.append(
-            f"memory {experiment.memory.name()} keeps what a device sent while it was Byzantine: with resampled "
-            'identities, lies add up in more memories than the rule tolerates (identities = "fixed")'
-        )
+        part = "code, filters and rule tolerate" if experiment.encoder.decodes else "rule or filter tolerates"
+        found.append(f"{experiment.byzantine} devices are Byzantine, but {part} {tolerated}")
+    memory = experiment.memory
+    if memory.wants_fixed and experiment.byzantine and experiment.identities == "resampled":
+        found.append(f'memory {memory.name()} {memory.wants_fixed} (identities = "fixed")')
     return found
 
 

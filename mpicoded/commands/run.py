@@ -85,10 +85,11 @@ def _run(transport: Transport, load: Callable[[], Experiment], target: str, quie
         error = one_line(problem)
     # Every rank has checked everything by itself; they agree before the first collective call of the training.
     first, first_foreign = transport.texts(digest)[0], transport.texts(foreign)[0]
-    if error is None and foreign != first_foreign:
-        error = f"this rank has the plug-ins {foreign or '(none)'}, rank 0 has {first_foreign or '(none)'}"
-    elif error is None and digest != first:
-        error = "this rank loaded another config or dataset than rank 0"
+    if error is None and first:  # rank 0 has no error either
+        if foreign != first_foreign:
+            error = f"this rank has the plug-ins {foreign or '(none)'}, rank 0 has {first_foreign or '(none)'}"
+        elif digest != first:
+            error = "this rank loaded another config or dataset than rank 0"
     if (error := transport.agree(error)) is not None:
         raise Refused(error)
     if trainer is None:

@@ -45,6 +45,7 @@ def _summary(result: Results) -> str:
         *_memory(result),
         *_bad_records(result),
         *_suspicion(result),
+        *_estimates(result),
         f"bytes: {readable_bytes(history['bytes_up'][-1])} up, {readable_bytes(history['bytes_down'][-1])} down, "
         f"{readable_bytes(history['bytes_overhead'][-1])} of headers",
         "",
@@ -105,6 +106,24 @@ def _suspicion(result: Results) -> list[str]:
     if len(by_rank) > 1:
         worst = np.argsort(-by_rank, kind="stable")[:_MOST].tolist()
         lines.append(f"  by rank: {', '.join(f'{by_rank[rank]:.2f} rank {rank}' for rank in worst)}")
+    return lines
+
+
+def _estimates(result: Results) -> list[str]:
+    """How many liars the server found."""
+    told = result.estimates
+    if not {"tolerated", "outlying", "proven"} <= set(told) or not len(told["proven"]):
+        return []
+    lines = []
+    if told["tolerated"].any() or told["outlying"].any():
+        lines.append(
+            f"estimated: {int(np.median(told['outlying']))} outlying votes in the median round, at most "
+            f"{told['outlying'].max()}; {told['tolerated'][-1]} tolerated in the last"
+        )
+    if told["proven"].any():
+        lines.append(
+            f"proven: at least {told['proven'].max()} devices lied in a round, as replicas of their tasks disagree"
+        )
     return lines
 
 

@@ -7,6 +7,9 @@
 ``memory/shards``       (ranks,) bytes of samples that each rank holds; ``memory/peak``: its resident memory at most
 ``suspicion/NAME``      (devices,) ``score``: how far out a device's votes are (near 1 for an honest one);
                         ``rank``, ``host`` of the device; (ranks,) ``rank_score``: the mean of a rank's devices
+``estimates/NAME``      (rounds,), where the number of liars is estimated or the code can prove lies: ``tolerated``, the
+                        Byzantine votes that parts with ``byzantine = "auto"`` tolerated in each round; ``outlying``,
+                        the votes that stood out; ``proven``, the devices that lied for certain
 ``bad_records/NAME``    (devices,) ``bad``, ``missing``: records that were replaced, since they could not be used or did
                         not come; ``first_round`` (0: never), ``last_round``; ``rank``, ``host`` of the device;
                         attribute ``most_at_once``: in one round
@@ -72,6 +75,7 @@ class Results(NamedTuple):
     memory: dict[str, Array]
     bad_records: dict[str, Any]
     suspicion: dict[str, Any]
+    estimates: dict[str, Array]
     allocation: dict[str, Any]
     finished: bool
     versions: dict[str, str]
@@ -120,6 +124,7 @@ class ResultWriter:
         memory: Mapping[str, Array],
         bad_records: Mapping[str, Any],
         suspicion: Mapping[str, Any],
+        estimates: Mapping[str, Array],
         *,
         finished: bool,
     ) -> None:
@@ -141,6 +146,7 @@ class ResultWriter:
                     file[f"{name}/{key}"].attrs["units"] = unit
             _write_tree(file.create_group("bad_records"), bad_records)
             _write_tree(file.create_group("suspicion"), suspicion)
+            _write_tree(file.create_group("estimates"), estimates)
             group = file.create_group("allocation")
             group["copies"] = self._copies
             group.attrs.update(self._allocation)
@@ -228,6 +234,7 @@ def load_results(path: str | os.PathLike[str]) -> Results:
                 memory=_group(file, "memory"),
                 bad_records=_device_table(file, "bad_records"),
                 suspicion=_device_table(file, "suspicion"),
+                estimates=_group(file, "estimates"),
                 allocation={**file["allocation"].attrs, "copies": file["allocation/copies"][()]},
                 finished=bool(file.attrs["finished"]),
                 versions=json.loads(file.attrs["versions"]),

@@ -9,6 +9,7 @@ from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.experiment import Experiment
 from mpicoded.training.coding import Coding
+from mpicoded.training.tolerance import Tolerance
 from mpicoded.transport.base import Transport, block, block_starts
 
 
@@ -36,6 +37,7 @@ class Adversary:
         self._starts = block_starts(experiment.devices, transport.size)
         self.active = experiment.byzantine > 0 and not isinstance(experiment.attack, NoAttack)
         colludes = self.active and experiment.attack.colludes
+        self._tolerance = Tolerance(experiment, coding)  # as attackers think of the server
         others = coding.each * (experiment.devices - experiment.byzantine) if colludes else 0
         self._honest = np.empty((others, dim), dtype)
 
@@ -95,18 +97,19 @@ class Adversary:
             return None
         liars = self._coding.messages(byzantine)
         messages = np.empty((len(liars), honest.shape[1]), honest.dtype)
-        decoder = self._coding.decoder(round)
+        decoder, tolerance = self._coding.decoder(round), self._tolerance
 
         def aggregate(forged: Array) -> Array:
             messages[~liars] = honest
             messages[liars] = forged
             every = np.ones(len(liars), bool)
             mixed = decoder.decode(messages, every, generator(experiment.seed, "trial code", round)).votes
-            for item in experiment.filters:
+            filters, aggregator = tolerance.trial(mixed)
+            for item in filters:
                 mixed = item.apply(mixed, stream=generator(experiment.seed, "trial", round))
-            if experiment.aggregator.told:
+            if aggregator.told:
                 mixed = mixed[~liars]
-            return experiment.aggregator.aggregate(mixed)
+            return aggregator.aggregate(mixed)
 
         return aggregate
 

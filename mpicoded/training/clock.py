@@ -18,6 +18,7 @@ PHASES = (
     "gather",
     "decompress",
     "decode",
+    "estimate",
     "filter",
     "aggregate",
     "suspect",

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from mpicoded.algorithms import theory
 from mpicoded.algorithms.encoders import Decoder
 from mpicoded.algorithms.shapes import Array, Bool, Int
 from mpicoded.experiment import Experiment
@@ -17,6 +18,7 @@ class Coding:
         self.each = 1  # how many messages a device sends in a round
         self._decoder: Decoder | None = None
         self._round = -1
+        self._corrupted: dict[int, int] = {}
         if experiment.encoder.decodes:
             self.each = experiment.encoder.messages(self.assignment(0))
 
@@ -33,6 +35,27 @@ class Coding:
             whole = self.assignment(round) if encoder.decodes else np.zeros((devices, 0), bool)
             self._decoder, self._round = encoder.decoder(whole), round
         return self._decoder
+
+    def corrupted(self, byzantine: int) -> int:
+        """The most votes that so many devices can corrupt."""
+        if not self._experiment.encoder.decodes:
+            return byzantine
+        if byzantine not in self._corrupted:
+            self._corrupted[byzantine] = self._experiment.encoder.corrupted(self.assignment(0), byzantine)
+        return self._corrupted[byzantine]
+
+    def tolerated(self) -> int:
+        """How many devices may lie or be missing in a round, by what the code, filters and rule stand together."""
+        experiment = self._experiment
+        votes = self.decoder(0).votes
+        stood = theory.tolerated(experiment.aggregator, experiment.filters, votes)
+        if not experiment.encoder.decodes:
+            return stood
+        low, high = 0, (experiment.devices - 1) // 2
+        while low < high:  # more devices corrupt as many votes or more
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.corrupted(middle) <= stood else (low, middle - 1)
+        return low
 
     def messages(self, mask: Bool[Array, " devices"]) -> Bool[Array, " messages"]:
         """Which messages come from the devices of a mask."""

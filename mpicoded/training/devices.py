@@ -44,6 +44,7 @@ class Plan(NamedTuple):
     work: Work  # the subsets to compute
     weights: Any  # csr_array (messages, those subsets): how they are combined
     keys: Int[Array, " messages"]  # what the messages say, see Code
+    draws: bool  # mini-batches
 
 
 class Devices:
@@ -55,33 +56,37 @@ class Devices:
         self.first, self.stop = first, stop
         self._experiment, self._subsets = experiment, subsets
         self._gradients, self._clock = gradients, clock
-        self._plan: Plan | None = None
+        self._plans: dict[bool, Plan] = {}
 
-    def plan(self, round: int) -> Plan:
-        """Which subsets to compute and how to combine them; the same in all rounds of a fixed allocation."""
+    def plan(self, round: int, whole: bool = False) -> Plan:
+        """Which subsets to compute and how to combine them; the same in all rounds of a fixed allocation.
+
+        ``whole``: use all samples, also where the experiment draws mini-batches.
+        """
         with self._clock.phase("plan"):
-            if self._plan is None or self._experiment.allocation.varies:
-                self._plan = self._new_plan(round)
-            return self._plan
+            draws = self._experiment.data.batch_size is not None and not whole
+            if draws not in self._plans or self._experiment.allocation.varies:
+                self._plans[draws] = self._new_plan(round, draws)
+            return self._plans[draws]
 
     def messages(
         self, plan: Plan, round: int, parameters: Float[Array, " dim"], wrong: bool = False
     ) -> Float[Array, "messages dim"]:
         """The honest messages of this round, ordered by device; ``wrong``: of devices with wrong targets."""
         with self._clock.phase("compute"):
-            streams = Streams(self._experiment.seed, round) if self._experiment.data.batch_size else None
+            streams = Streams(self._experiment.seed, round) if plan.draws else None
             gradients = self._gradients.compute(parameters, plan.work, streams, wrong)
         with self._clock.phase("encode"):
             messages: Array = plan.weights @ gradients
         return messages
 
-    def _new_plan(self, round: int) -> Plan:
+    def _new_plan(self, round: int, draws: bool) -> Plan:
         experiment = self._experiment
         assignment = experiment.allocation.assignment(experiment.devices, self._subsets, round, experiment.seed)
         code = experiment.encoder.code(assignment, self.first, self.stop)
         weights, dtype = code.weights, self._gradients.shards.x.dtype
         wanted = np.flatnonzero(assignment[self.first : self.stop].any(axis=0))
-        work = self._gradients.shards.work(wanted, experiment.data.batch_size)
+        work = self._gradients.shards.work(wanted, experiment.data.batch_size if draws else None)
         # Columns point at rows of the gradients. Their order within a message stays that of the subsets'
         # numbers, so that a message is the same sum whatever else this rank computes.
         row = np.empty(self._subsets, weights.indices.dtype)
@@ -90,4 +95,4 @@ class Devices:
             (weights.data.astype(dtype, copy=False), row[weights.indices], weights.indptr),
             shape=(weights.shape[0], len(wanted)),
         )
-        return Plan(work, weights, code.keys)
+        return Plan(work, weights, code.keys, draws)

@@ -5,6 +5,7 @@ import secrets
 import numpy as np
 
 from mpicoded.algorithms.compressors import receive, to_wire
+from mpicoded.algorithms.memories import Turn
 from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int
 from mpicoded.experiment import Experiment
@@ -75,35 +76,49 @@ class Uplink:
         dtype = np.dtype(experiment.compute.dtype)
         layout = experiment.compressor.layout(dim, dtype)
         self._records = None if experiment.sends_vectors else np.empty(count, layout)
-        shape = (count if experiment.memory.remembers else 0, dim)
-        self._state, self._received = np.zeros(shape, dtype), np.empty(shape, dtype)
+        slots = experiment.memory.device_slots
+        self._state = np.zeros((slots, count, dim), dtype)
+        self._received = np.empty((count if slots else 0, dim), dtype)
 
     def pack(
-        self, messages: Float[Array, "messages dim"], keys: Int[Array, " messages"], round: int, nonce: int
+        self,
+        messages: Float[Array, "messages dim"],
+        before: Float[Array, "messages dim"] | None,
+        keys: Int[Array, " messages"],
+        turn: Turn,
+        nonce: int,
     ) -> tuple[Array, Bool[Array, " devices"] | None]:
         """What each device sends in this round, and which of them do (None: all). The messages are used up.
 
-        ``keys``: what each message says; those of one key are compressed by the same random numbers.
+        ``before``: the messages at the previous parameters, where the memory looks back. ``keys``: what each message
+        says; those of one key are compressed by the same random numbers.
         """
-        experiment = self._experiment
-        with self._clock.phase("attack"):
-            self.adversary.act(messages, round)
+        experiment, memory = self._experiment, self._experiment.memory
         with self._clock.phase("compress"):
-            streams = Streams(experiment.seed, round, keys, nonce)
-            if experiment.memory.remembers:
-                experiment.memory.residual(messages, self._state)
-            records = experiment.compressor.compress(messages, streams, self._records)
+            memory.prepare(messages, before, self._state, turn)
         with self._clock.phase("attack"):
-            sent = self.adversary.tamper(records, round)
-        if experiment.memory.remembers:
+            self.adversary.act(messages, turn.round)
+        with self._clock.phase("compress"):
+            streams = Streams(experiment.seed, turn.round, keys, nonce)
+            memory.residual(messages, self._state, turn)
+            records = turn.compressor.compress(messages, streams, None if turn.dense else self._records)
+        with self._clock.phase("attack"):
+            sent = self.adversary.tamper(records, turn.round)
+        if memory.device_slots:
             with self._clock.phase("compress"):
-                self._remember(records, streams, sent)
+                come = np.ones(len(records), bool) if sent is None else self._coding.messages(sent)
+                self._remember(messages, records, streams, come, turn)
         return self._coding.by_device(records), sent
 
-    def _remember(self, records: Array, streams: Streams, sent: Bool[Array, " devices"] | None) -> None:
+    def _remember(
+        self,
+        residuals: Float[Array, "messages dim"],
+        records: Array,
+        streams: Streams,
+        come: Bool[Array, " messages"],
+        turn: Turn,
+    ) -> None:
         """Do as the server will, so that both remember the same: also of what an attack made of a record."""
-        experiment, dim = self._experiment, self._state.shape[1]
-        every = self._coding.each * experiment.devices
-        come = np.ones(len(records), bool) if sent is None else self._coding.messages(sent)
-        receive(experiment.compressor, records, dim, streams, come, every, self._received)
-        experiment.memory.update(self._state, self._received, experiment.compressor.damping(dim), every)
+        dim = residuals.shape[1]
+        _, bad = receive(turn.compressor, records, dim, streams, come, turn.total, self._received)
+        self._experiment.memory.update(self._state, residuals, self._received, come & ~bad, turn)

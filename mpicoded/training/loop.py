@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpicoded.algorithms.memories import Turn
 from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Float
 from mpicoded.data.layout import Description
@@ -23,12 +24,13 @@ from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Adversary
 from mpicoded.training.clock import Clock
 from mpicoded.training.coding import Coding
-from mpicoded.training.devices import Devices, Gradients
+from mpicoded.training.devices import Devices, Gradients, Plan
 from mpicoded.training.evaluation import Evaluator
 from mpicoded.training.faults import Faults
 from mpicoded.training.links import Downlink, Uplink
 from mpicoded.training.placement import placement
 from mpicoded.training.server import Server
+from mpicoded.training.tolerance import Estimate
 from mpicoded.transport.base import Transport, block
 
 
@@ -41,6 +43,7 @@ class Progress(NamedTuple):
     memory: dict[str, Array]  # bytes, of each rank
     faults: Faults  # of the messages so far
     suspicion: Array  # of each device
+    estimates: list[Estimate]  # of each round, where there are any
     finished: bool
 
 
@@ -69,6 +72,8 @@ class Trainer:
         adversary = Adversary(experiment, transport, coding, dim, dtype)
         self.uplink = Uplink(experiment, transport, coding, adversary, dim, self.clock)
         self.server = Server(experiment, self.parameters, coding, self.clock) if transport.rank == 0 else None
+        self._total = coding.each * experiment.devices
+        self._told_before = np.zeros(dim if experiment.memory.looks_back else 0, dtype)
         self._shard_bytes = shards.nbytes + (test.nbytes if test is not None else 0)
         self._bytes_up = self._bytes_down = self._saturated_down = 0
 
@@ -99,18 +104,31 @@ class Trainer:
     def _round(self, round: int) -> None:
         with self.clock.phase("broadcast"):
             parameters, nonce = self.downlink.tell(self.parameters, round)
-        plan = self.devices.plan(round)
-        messages = self.devices.messages(plan, round, parameters)
-        if (mislabelled := self.uplink.adversary.mislabelled(round)) is not None:
-            messages[mislabelled] = self.devices.messages(plan, round, parameters, wrong=True)[mislabelled]
-        records, sent = self.uplink.pack(messages, plan.keys, round, nonce)
+        turn = self._turn(round)
+        plan = self.devices.plan(round, turn.whole)
+        messages = self._messages(plan, round, parameters)
+        before = self._messages(plan, round, self._told_before) if turn.looks_back else None
+        if self.experiment.memory.looks_back:
+            self._told_before[...] = parameters
+        records, sent = self.uplink.pack(messages, before, plan.keys, turn, nonce)
         with self.clock.phase("gather"):
             gathered = self.transport.gather(records, round, self.experiment.devices, sent)
         if self.server is not None and gathered is not None:
             self._bytes_up += int(gathered.arrived.sum()) * gathered.records.itemsize
             self._bytes_down += self.experiment.devices * self.downlink.nbytes
             self._saturated_down += self.downlink.saturated
-            self.server.step(gathered, round, nonce)
+            self.server.step(gathered, turn, nonce)
+
+    def _turn(self, round: int) -> Turn:
+        experiment = self.experiment
+        return experiment.memory.turn(experiment.seed, round, experiment.compressor, self._total)
+
+    def _messages(self, plan: Plan, round: int, parameters: Float[Array, " dim"]) -> Float[Array, "messages dim"]:
+        """What this rank's devices compute, some perhaps on wrong targets."""
+        messages = self.devices.messages(plan, round, parameters)
+        if (mislabelled := self.uplink.adversary.mislabelled(round)) is not None:
+            messages[mislabelled] = self.devices.messages(plan, round, parameters, wrong=True)[mislabelled]
+        return messages
 
     def _evaluate(self, round: int, seconds: float, last: bool, report: Callable[[Progress], None]) -> None:
         with self.clock.phase("evaluate"):
@@ -123,7 +141,7 @@ class Trainer:
             memory = self.transport.collect(np.array([[self._shard_bytes, peak]]), one_each)
         if values is None or seconds_by_phase is None or memory is None or self.server is None:
             return
-        faults, suspicion = self.server.faults, self.server.suspicion.scores
+        server = self.server
         by_rank = {"shards": memory[:, 0], "peak": memory[:, 1]}
         row = {
             "round": round,
@@ -132,9 +150,11 @@ class Trainer:
             "bytes_down": self._bytes_down,
             "bytes_overhead": self.transport.overhead_bytes,
             "seconds": seconds,
-            "bad_records": int(faults.bad.sum()),
-            "missing_records": int(faults.missing.sum()),
-            "saturated": faults.saturated + self._saturated_down,
+            "bad_records": int(server.faults.bad.sum()),
+            "missing_records": int(server.faults.missing.sum()),
+            "saturated": server.faults.saturated + self._saturated_down,
         }
         with self.clock.phase("write"):
-            report(Progress(row, self.parameters, Clock.table(seconds_by_phase), by_rank, faults, suspicion, last))
+            timings = Clock.table(seconds_by_phase)
+            told = (server.faults, server.suspicion.scores, server.tolerance.notes)
+            report(Progress(row, self.parameters, timings, by_rank, *told, last))

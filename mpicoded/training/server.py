@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mpicoded.algorithms import theory
 from mpicoded.algorithms.compressors import receive
+from mpicoded.algorithms.memories import Turn
 from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.experiment import Experiment
@@ -12,6 +12,7 @@ from mpicoded.training.clock import Clock
 from mpicoded.training.coding import Coding
 from mpicoded.training.faults import Faults
 from mpicoded.training.suspicion import Suspicion
+from mpicoded.training.tolerance import Tolerance
 from mpicoded.transport.base import Gathered
 
 
@@ -20,34 +21,36 @@ class Server:
 
     def __init__(self, experiment: Experiment, parameters: Float[Array, " dim"], coding: Coding, clock: Clock) -> None:
         self.parameters = parameters
-        tolerated = theory.tolerated(experiment.aggregator, experiment.filters, experiment.devices)
-        self.faults = Faults(experiment.devices, tolerated)
+        self.faults = Faults(experiment.devices, coding.tolerated())
         self.suspicion = Suspicion(experiment.devices)
+        self.tolerance = Tolerance(experiment, coding)
         self._experiment, self._coding, self._clock = experiment, coding, clock
         self._state = experiment.optimizer.initial(parameters)
         self._vote = np.zeros_like(parameters)
         self._previous = np.zeros_like(parameters)
         count, dim, dtype = coding.each * experiment.devices, parameters.size, parameters.dtype
         self._messages = None if experiment.sends_vectors else np.empty((count, dim), dtype)
-        self._memory = np.zeros((count if experiment.memory.remembers else 0, dim), dtype)
+        self._memory = np.zeros((experiment.memory.server_slots, count, dim), dtype)
 
-    def step(self, gathered: Gathered, round: int, nonce: int) -> None:
+    def step(self, gathered: Gathered, turn: Turn, nonce: int) -> None:
         """Aggregate one round's messages and change the parameters in place."""
-        experiment, clock = self._experiment, self._clock
+        experiment, clock, round = self._experiment, self._clock, turn.round
         with clock.phase("decompress"):
-            messages, usable = self._messages_of(gathered, round, nonce)
+            messages, usable = self._messages_of(gathered, turn, nonce)
         with clock.phase("decode"):
             decoder = self._coding.decoder(round)
             decoded = decoder.decode(messages, usable, generator(experiment.seed, "code", round))
             votes = decoded.votes
+        with clock.phase("estimate"):
+            filters, aggregator = self.tolerance.parts(decoded, usable)
         with clock.phase("filter"):
             stream = generator(experiment.seed, "filters", round)
-            for item in experiment.filters:
+            for item in filters:
                 votes = item.apply(votes, stream=stream)
         with clock.phase("aggregate"):
-            if experiment.aggregator.told:
+            if aggregator.told:
                 votes = votes[usable & ~byzantine_devices(experiment, round)]
-            experiment.aggregator.aggregate(votes, previous=self._previous, out=self._vote)
+            aggregator.aggregate(votes, previous=self._previous, out=self._vote)
             self._previous[:] = self._vote
         with clock.phase("suspect"):
             self.suspicion.note(messages, self._vote, usable, decoded.accused)
@@ -55,18 +58,15 @@ class Server:
             experiment.optimizer.step(self.parameters, self._vote, self._state, round)
 
     def _messages_of(
-        self, gathered: Gathered, round: int, nonce: int
+        self, gathered: Gathered, turn: Turn, nonce: int
     ) -> tuple[Float[Array, "messages dim"], Bool[Array, " messages"]]:
         """What the devices said, zero where records are missing or bad, and which are neither."""
-        experiment, coding = self._experiment, self._coding
+        experiment, coding, compressor = self._experiment, self._coding, turn.compressor
         records, arrived = coding.by_message(gathered.records), coding.messages(gathered.arrived)
-        compressor, dim = experiment.compressor, self.parameters.size
-        streams = Streams(experiment.seed, round, coding.decoder(round).keys, nonce)
+        streams = Streams(experiment.seed, turn.round, coding.decoder(turn.round).keys, nonce)
         saturated = compressor.saturated(records)
-        messages, bad = receive(compressor, records, dim, streams, arrived, len(records), self._messages)
-        if experiment.memory.remembers:
-            experiment.memory.update(self._memory, messages, compressor.damping(dim), len(records))
-            messages[...] = self._memory
-            messages[bad | ~arrived] = 0
-        self.faults.note(round, gathered.arrived, ~coding.all_of(~bad), coding.total(saturated))
-        return messages, arrived & ~bad
+        messages, bad = receive(compressor, records, self.parameters.size, streams, arrived, turn.total, self._messages)
+        usable = arrived & ~bad
+        experiment.memory.votes(messages, self._memory, self._previous, usable, turn)
+        self.faults.note(turn.round, gathered.arrived, ~coding.all_of(~bad), coding.total(saturated))
+        return messages, usable

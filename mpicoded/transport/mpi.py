@@ -83,9 +83,9 @@ class MpiTransport:
         told = np.unpackbits(self._headers["sent"], axis=1, count=largest, bitorder="little").astype(bool) & exists
         if (self._headers["round"] != round).any() or (told.sum(axis=1) != counts).any():
             raise RuntimeError(f"in round {round} the ranks sent these rounds and counts: {self._headers.tolist()}")
-        if self._received.size != devices * records.itemsize:
+        if self._received.size < devices * records.itemsize:  # records of some rounds may be larger than of others
             self._received = np.empty(devices * records.itemsize, np.uint8)
-        everyone = self._received.view(records.dtype)
+        everyone = self._received[: devices * records.itemsize].view(records.dtype)
         arrived = told[exists]
         if arrived.all():
             self._gatherv(records, counts, everyone)

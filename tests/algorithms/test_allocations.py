@@ -30,6 +30,7 @@ from mpicoded.algorithms.allocations.galois import Field, field, prime_power, pr
 from mpicoded.algorithms.component import members
 from mpicoded.algorithms.encoders import Mean
 from mpicoded.errors import InputError
+from mpicoded.testing import AllocationBattery, Case
 
 from .building import LIGHT
 
@@ -54,80 +55,25 @@ CASES = {
 FIXED = ("partition", "cyclic, fixed", "block_design, fixed")  # whatever the seed
 
 
-def each_case(but=()):
-    chosen = {name: case for name, case in CASES.items() if name not in but}
-    return pytest.mark.parametrize(("part", "devices", "subsets", "held_each"), list(chosen.values()), ids=list(chosen))
+each_case = pytest.mark.parametrize(("part", "devices", "subsets", "held_each"), list(CASES.values()), ids=list(CASES))
+
+
+class TestAllocations(AllocationBattery):
+    parts = {name: Case(*case[:3]) for name, case in CASES.items()}
+    but = {
+        "test_another_seed_gives_another_assignment": dict.fromkeys(FIXED, "it draws nothing"),
+        "test_unbiased_messages_average_to_the_mean_of_all_subsets": {"uniform": "it loses some"},
+    }
 
 
 def test_every_member_has_a_case():
     assert {part.name() for part, *_ in CASES.values()} == set(members(allocations.Choice))
 
 
-@each_case()
-def test_assignment_is_a_matrix_of_devices_and_subsets(part, devices, subsets, held_each):
-    part.check(devices, subsets)
-    held = part.assignment(devices, subsets, 0, 3)
-    assert held.shape == (devices, subsets)
-    assert held.dtype == bool
-
-
-@each_case()
+@each_case
 def test_every_device_computes_as_many_subsets_as_asked(part, devices, subsets, held_each):
     for seed in range(5):
         assert (part.assignment(devices, subsets, seed, seed).sum(axis=1) == held_each).all()
-
-
-@each_case()
-def test_assignment_follows_from_the_seed(part, devices, subsets, held_each):
-    for round in (0, 7):
-        same = [part.assignment(devices, subsets, round, 3) for _ in range(2)]
-        np.testing.assert_array_equal(*same)
-
-
-@each_case(but=FIXED)
-def test_another_seed_gives_another_assignment(part, devices, subsets, held_each):
-    one, other = (part.assignment(devices, subsets, 0, seed) for seed in (3, 4))
-    assert not np.array_equal(one, other)
-
-
-@each_case()
-def test_only_a_varying_allocation_changes_with_the_round(part, devices, subsets, held_each):
-    first, later = (part.assignment(devices, subsets, round, 3) for round in (0, 1))
-    assert np.array_equal(first, later) is not part.varies
-
-
-@each_case()
-def test_devices_can_read_what_they_compute(part, devices, subsets, held_each):
-    holdings = part.holdings(devices, subsets, 3)
-    assert holdings.shape == (devices, subsets)
-    for round in range(5):
-        assert not (part.assignment(devices, subsets, round, 3) & ~holdings).any()
-
-
-@each_case()
-def test_report_by_loops(part, devices, subsets, held_each):
-    held = part.assignment(devices, subsets, 0, 3)
-    sets = [set(np.flatnonzero(row)) for row in held]
-    counts = {
-        "redundancy": [len(s) for s in sets],
-        "copies": [sum(k in s for s in sets) for k in range(subsets)],
-        "overlap": [len(a & b) for a, b in combinations(sets, 2)],
-        "storage": [subsets if part.varies else len(s) for s in sets],
-    }
-    result = report(part, devices, subsets, 3)
-    for field_, values in counts.items():
-        expected = Spread(min(values), sum(values) / len(values), max(values))
-        assert getattr(result, field_) == pytest.approx(expected)
-    assert result.lost == counts["copies"].count(0)
-    assert result.holders.tolist() == counts["copies"]
-    rhos = [(subsets - len(s)) / (len(s) * (subsets - 1)) for s in sets]  # means of r of M subsets
-    assert result.rho == pytest.approx(sum(rhos) / len(rhos))
-
-
-@each_case(but=("uniform",))  # which loses some
-def test_unbiased_messages_average_to_the_mean_of_all_subsets(part, devices, subsets, held_each):
-    weights = Mean().code(part.assignment(devices, subsets, 0, 3), 0, devices).weights
-    np.testing.assert_allclose(weights.sum(axis=0) / devices, 1 / subsets, rtol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import typing
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -19,6 +18,7 @@ from mpicoded.algorithms import (
 )
 from mpicoded.algorithms.component import Component, Positive, PositiveCount, members, snake_case
 from mpicoded.errors import InputError
+from mpicoded.testing import ComponentBattery
 
 from .building import build
 
@@ -26,16 +26,6 @@ FAMILIES = {
     module.__name__.rpartition(".")[2]: module.Choice
     for module in (aggregators, allocations, attacks, compressors, encoders, filters, memories, models, optimizers)
 }
-CLASSES = [cls for choice in FAMILIES.values() for cls in members(choice).values()]
-
-every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.name())
-
-
-NEEDED = {"byzantine": 2, "redundancy": 3, "kept": 4}
-
-
-def make(cls):
-    return build(cls, **NEEDED)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +61,11 @@ def test_names_of_the_contract():
     assert "nearest_neighbor_mixing" in members(filters.Choice)
 
 
-def leaves(cls):
-    """The classes below this one that no other derives from: those that are meant to be used."""
-    below = cls.__subclasses__()
-    return [leaf for child in below for leaf in leaves(child)] if below else [cls]
+def below(cls):
+    """The classes below this one that name a source of their own: those that are meant to be used."""
+    return [child for child in cls.__subclasses__() if "source" in vars(child)] + [
+        leaf for child in cls.__subclasses__() for leaf in below(child)
+    ]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -82,81 +73,15 @@ def test_a_choice_lists_all_classes_of_its_family(family):
     listed = list(members(FAMILIES[family]).values())
     home = f"mpicoded.algorithms.{family}"
     base = next(cls for cls in reversed(listed[0].__mro__) if cls.__module__.startswith(home))
-    assert {cls for cls in leaves(base) if cls.__module__.startswith("mpicoded.")} == set(listed)
+    assert {cls for cls in below(base) if cls.__module__.startswith(home)} == set(listed)
 
 
-@every_class
-def test_every_part_names_its_source_and_says_what_it_is(cls):
-    assert cls.source
-    assert cls.__doc__
-
-
-@every_class
-def test_config_and_object_are_the_same(cls):
-    part = make(cls)
-    tree = msgspec.to_builtins(part)
-    assert tree["name"] == cls.name()
-    family = next(choice for choice in FAMILIES.values() if cls in members(choice).values())
-    decoded = msgspec.convert(tree, family)
-    assert type(decoded) is cls
-    assert decoded == part
-    assert hash(decoded) == hash(part)
-
-
-@every_class
-def test_unknown_fields_are_errors(cls):
-    tree = msgspec.to_builtins(make(cls)) | {"bizantine": 1}
-    with pytest.raises(msgspec.ValidationError, match="bizantine"):
-        msgspec.convert(tree, cls)
-    with pytest.raises(TypeError, match="bizantine"):
-        cls(bizantine=1)
-
-
-@every_class
-def test_parts_are_frozen(cls):
-    part = make(cls)
-    for field in cls.__struct_fields__:
-        with pytest.raises(AttributeError):
-            setattr(part, field, 1)
-
-
-def bounds(cls):
-    """The fields of a class with the bounds that their annotations state."""
-    for field, hint in typing.get_type_hints(cls, include_extras=True).items():
-        for option in (hint, *typing.get_args(hint)):
-            for meta in getattr(option, "__metadata__", ()):
-                yield field, meta
-
-
-BOUNDED = [(cls, field, meta) for cls in CLASSES for field, meta in bounds(cls)]
-
-
-@pytest.mark.parametrize(("cls", "field", "meta"), BOUNDED, ids=[f"{c.name()}-{f}" for c, f, _ in BOUNDED])
-def test_bounds_hold_in_python_as_in_a_config(cls, field, meta):
-    below = meta.gt if meta.gt is not None else meta.ge - 1
-    with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(msgspec.to_builtins(make(cls)) | {field: below}, cls)
-    text = rf"{cls.__name__}: {field} must be \w+ >=? .*, got {below}"
-    with pytest.raises(InputError, match=text):
-        build(cls, **NEEDED | {field: below})
-    with pytest.raises(InputError, match=text):
-        replace(make(cls), **{field: below})
-    if meta.ge is not None:
-        assert getattr(replace(make(cls), **{field: meta.ge}), field) == meta.ge
-
-
-@pytest.mark.parametrize(
-    ("cls", "field", "meta"),
-    [pytest.param(*case, id=f"{case[0].name()}-{case[1]}") for case in BOUNDED if case[2].lt or case[2].le],
-)
-def test_upper_bounds_hold_in_python_as_in_a_config(cls, field, meta):
-    above = meta.lt if meta.lt is not None else meta.le + 1
-    with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(msgspec.to_builtins(make(cls)) | {field: above}, cls)
-    with pytest.raises(InputError, match=rf"{cls.__name__}: {field} must be .* <=? .*, got {above}"):
-        replace(make(cls), **{field: above})
-    if meta.le is not None:
-        assert getattr(replace(make(cls), **{field: meta.le}), field) == meta.le
+class TestFamiliesWithoutABatteryOfTheirOwn(ComponentBattery):
+    parts = {
+        f"{family} {name}": build(cls, byzantine=2)
+        for family in ("models", "encoders", "memories")
+        for name, cls in members(FAMILIES[family]).items()
+    }
 
 
 class Example(Component):

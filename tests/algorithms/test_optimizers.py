@@ -7,6 +7,8 @@ from msgspec.structs import replace
 from mpicoded.algorithms import optimizers
 from mpicoded.algorithms.optimizers import Sgd
 from mpicoded.errors import InputError
+from mpicoded.testing import OptimizerBattery
+from mpicoded.testing.optimizers import descend, draw
 
 from .building import each, family
 
@@ -18,16 +20,8 @@ OPTIMIZERS |= {
 }
 
 
-def descend(optimizer, votes, dtype=float):
-    parameters = np.ones(votes.shape[1], dtype)
-    state = optimizer.initial(parameters)
-    for round, vote in enumerate(votes.astype(dtype)):
-        assert optimizer.step(parameters, vote, state, round) is None
-    return parameters
-
-
-def draw(rounds=10, dim=4):
-    return np.random.default_rng(0).normal(size=(rounds, dim))
+class TestOptimizers(OptimizerBattery):
+    parts = OPTIMIZERS
 
 
 @each(OPTIMIZERS)
@@ -38,32 +32,6 @@ def test_steps_by_loops(part):
         velocity = part.momentum * velocity + vote
         parameters = parameters - part.step_size / (1 + round / part.decay_rounds) ** power * velocity
     np.testing.assert_allclose(descend(part, draw()), parameters, rtol=1e-13)
-
-
-@each(OPTIMIZERS)
-def test_state_goes_on_after_a_stop(part):
-    votes = draw()
-    parameters = np.ones(4)
-    state = part.initial(parameters)
-    for round in range(10):
-        parameters, state = parameters.copy(), state.copy()
-        part.step(parameters, votes[round].copy(), state, round)
-    np.testing.assert_array_equal(parameters, descend(part, votes))
-
-
-@each(OPTIMIZERS)
-def test_precision_is_kept(part):
-    result = descend(part, draw(), np.float32)
-    assert result.dtype == np.float32
-    assert part.initial(result).dtype == np.float32
-    np.testing.assert_allclose(result, descend(part, draw()), rtol=1e-4)
-
-
-@each(OPTIMIZERS)
-def test_initial_leaves_the_parameters_alone(part):
-    parameters = np.ones(4)
-    part.initial(parameters)[...] = 7.0
-    np.testing.assert_array_equal(parameters, np.ones(4))
 
 
 @each(OPTIMIZERS)

@@ -26,6 +26,7 @@ BAD = {
     "events": {"round": np.array([1, 4]), "host": np.array([], object), "left_out": 5},
 }
 SUSPICION = {"score": np.array([1.0, 2.5, 0.5]), "rank_score": np.array([1.75, 0.5])}
+ESTIMATES = {"tolerated": np.array([2, 3]), "outlying": np.array([2, 1]), "proven": np.array([0, 0])}
 ROW = dict.fromkeys(UNITS, 0.0)
 
 
@@ -50,7 +51,7 @@ def row(number):
 
 
 def write(made, *, finished=True):
-    made.write(PARAMETERS, TIMINGS, MEMORY, BAD, SUSPICION, finished=finished)
+    made.write(PARAMETERS, TIMINGS, MEMORY, BAD, SUSPICION, ESTIMATES, finished=finished)
 
 
 @pytest.fixture
@@ -77,6 +78,7 @@ def test_what_was_written_is_loaded(path):
     for found, expected in (
         (results.bad_records, BAD),
         (results.suspicion, SUSPICION),
+        (results.estimates, ESTIMATES),
         (results.bad_records["events"], BAD["events"]),
     ):
         assert set(found) == set(expected)
@@ -127,7 +129,7 @@ def test_any_number_of_hosts_and_warnings(path, hosts, warnings):
 
 
 def test_file_without_timings_and_memory_is_loaded(path):
-    writer(path).write(PARAMETERS, {}, {}, {}, {}, finished=False)
+    writer(path).write(PARAMETERS, {}, {}, {}, {}, {}, finished=False)
     results = load_results(path)
     assert (results.timings, results.memory) == ({}, {})
 
@@ -156,7 +158,7 @@ def test_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path, path):
     made = writer(path)
     write(made)
     with pytest.raises(TypeError):
-        made.write(np.array([object()]), TIMINGS, MEMORY, BAD, SUSPICION, finished=True)
+        made.write(np.array([object()]), TIMINGS, MEMORY, BAD, SUSPICION, ESTIMATES, finished=True)
     assert os.listdir(tmp_path) == ["run.h5"]
     np.testing.assert_array_equal(load_results(path).parameters, PARAMETERS)
 
@@ -169,7 +171,7 @@ def test_full_disk_leaves_the_old_file_and_no_temporary_one(tmp_path, path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
         "made = ResultWriter('run.h5', '', versions={}, mpi='', hosts=[], allocation={}, copies=np.ones(1),"
         " warnings=[])\n"
-        "made.write(np.ones(100_000), {}, {}, {}, {}, finished=True)\n"
+        "made.write(np.ones(100_000), {}, {}, {}, {}, {}, finished=True)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert "File too large" in ended.stderr
@@ -229,6 +231,7 @@ def test_file_opens_in_plain_h5py_with_units(path):
             "allocation",
             "bad_records",
             "suspicion",
+            "estimates",
         }
         assert {"experiment", "finished", "versions", "mpi", "hosts", "warnings"} <= set(file.attrs)
         assert (file.attrs["format"], file.attrs["version"]) == ("mpicoded-result", 1)

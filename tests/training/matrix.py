@@ -1,97 +1,104 @@
-"""Short runs of many combinations on the ranks that there are; rank 0 writes the parameters they end with."""
+"""Short runs of combinations of parts on the ranks that there are; rank 0 writes the parameters they end with."""
 
-import itertools
+import copy
+import functools
+import json
 import os
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
-import msgspec
 import numpy as np
+from combinations import (
+    AXES,
+    BYZANTINE,
+    COMPRESSORS,
+    SHAPES,
+    TOTAL,
+    Row,
+    Table,
+    covering,
+    row_of,
+    shape_of,
+    table,
+    tables_of,
+)
 
-from mpicoded.algorithms import aggregators, allocations, attacks, filters
-from mpicoded.algorithms.component import members
-from mpicoded.data import layout
+from mpicoded.data import datasets, layout
 from mpicoded.errors import InputError
-from mpicoded.experiment import decode
+from mpicoded.experiment import Experiment, decode
 from mpicoded.training.loop import Trainer
+from mpicoded.transport.base import Transport
 from mpicoded.transport.connect import connect
 
-DEVICES, BYZANTINE, SUBSETS = 10, 2, 20
+__all__ = ["COMPRESSORS", "table"]  # for other tests
+
 ALL = "MPICODED_ALL" in os.environ
-SAMPLED = 400  # of about 1400 combinations
-COMPRESSORS = [
-    {"name": "none"},
-    {"name": "none", "dtype": "float16"},
-    {"name": "rand_k", "kept": 3},
-    {"name": "rand_k", "kept": 8, "shared": True},
-    {"name": "qsgd", "levels": 4},
-    {"name": "natural"},
-    {"name": "top_k", "kept": 4, "dtype": "float32"},
-    {"name": "sign"},
-    {"name": "sign", "scaled": False},
-]
+DEVICES = 10
+describe = functools.cache(layout.describe)
 
 
-def table(cls, **given):
-    # Ten votes are too few for Bulyan to stand two lies.
-    known = {"redundancy": 4, "byzantine": 1 if cls is aggregators.Bulyan else BYZANTINE, "tau": 3.0} | given
-    return {"name": cls.name()} | {key: known[key] for key in cls.__struct_fields__ if key in known}
+def make_files(folder: Path) -> None:
+    """For each shape a linear problem, and ragged classification with empty subsets and a test split."""
+    rng = np.random.default_rng(5)
+    samples = datasets.Samples(rng.standard_normal((400, 9)), rng.integers(0, 4, 400), 4)
+    test = (rng.standard_normal((600, 9)), rng.integers(0, 4, 600))
+    for _, subsets in SHAPES:
+        linear, ragged = (str(path) for path in files_of(folder, subsets))
+        datasets.linear_regression(linear, subsets=subsets, features=13, samples_per_subset=3, seed=1)
+        made = {"subsets": subsets, "kind": "dirichlet", "alpha": 0.05, "seed": 2, "made_by": "test"}
+        datasets.write_split(ragged, samples._replace(test=test), **made)
+        assert (np.diff(describe(ragged).offsets) == 0).any()
 
 
-def fitting() -> list[type[allocations.Allocation]]:
-    """The allocations that exist for so many devices and subsets."""
-    found = []
-    for cls in members(allocations.Choice).values():
+def files_of(folder: Path, subsets: int) -> list[Path]:
+    return [folder / f"linear_{subsets}.h5", folder / f"ragged_{subsets}.h5"]
+
+
+class Refusals(dict[Row, str]):
+    """Which rows are refused, and why."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def accepts(self, row: Row) -> bool:
         try:
-            cls(**{key: value for key, value in table(cls).items() if key != "name"}).check(DEVICES, SUBSETS)
-        except (InputError, TypeError):
-            continue
-        found.append(cls)
-    return found
+            experiment_of_row(self.folder, 0, row)
+        except InputError as error:
+            self[row] = str(error)
+        return row not in self
 
 
-def combinations():
-    """Every allocation × attack × (all rules, and each filter before one of them), and what comes next of the rest.
-
-    The rules behind the filters, models, compressors and memories come in turn.
-    """
-    rules = [table(cls) for cls in members(aggregators.Choice).values()]
-    pairs = itertools.cycle([(rule, [table(cls)]) for rule in rules for cls in members(filters.Choice).values()])
-    compressors = itertools.cycle(COMPRESSORS)
-    for allocation, attack in itertools.product(fitting(), members(attacks.Choice).values()):
-        filtered = [next(pairs) for _ in members(filters.Choice)]
-        for rule, chain in [*((rule, []) for rule in rules), *filter(possible, filtered)]:
-            compressor = next(compressors)
-            feedback = bool(chain) and allocation is not allocations.Cyclic and compressor.get("scaled", True)
-            yield {
-                "allocation": table(allocation),
-                "attack": table(attack),
-                "filters": chain,
-                "aggregator": rule,
-                "compressor": compressor,
-                "memory": {"name": "ef21" if feedback else "none"},
-            }
+def pairs(refusals: Refusals) -> tuple[list[Row], Table]:
+    """Rows that meet every pair of parts that any accepted combination has, and the pairs that none has."""
+    impossible: Table = {}
+    return list(covering(2, refusals.accepts, np.random.default_rng(0), impossible)), impossible
 
 
-def sample() -> list[tuple[int, dict]]:
-    """Some of the combinations with their numbers, always the same ones; all where MPICODED_ALL is set."""
-    everything = list(enumerate(combinations()))
-    if ALL:
-        return everything
-    chosen = np.random.default_rng(0).choice(len(everything), SAMPLED, replace=False)
-    return [everything[number] for number in sorted(chosen)]
+def triples(refusals: Refusals) -> list[Row]:
+    """Rows that meet every triple of parts that any accepted combination has."""
+    _, impossible = pairs(refusals)
+    return list(covering(3, refusals.accepts, np.random.default_rng(1), impossible))
 
 
-def possible(pair: tuple[dict, list[dict]]) -> bool:
-    """Whether the filters leave the rule votes enough."""
-    rule, chain = pair
-    votes = DEVICES
-    for item in chain:
-        votes = msgspec.convert(item, filters.Choice).votes(votes)
-    return votes >= msgspec.convert(rule, aggregators.Choice).fewest()
+def part(refusals: Refusals, which: str) -> list[Row]:
+    """Part ``17/1000`` of the accepted ones among all combinations, every thousandth one."""
+    number, parts = map(int, which.split("/"))
+    return [row for row in map(row_of, range(number, TOTAL, parts)) if refusals.accepts(row)]
 
 
-def experiment_of(path: str, number: int, tables: dict, rounds: int = 3):
-    task = layout.describe(path).task
+def experiment_of_row(folder: Path, number: int, row: Row) -> Experiment:
+    """Raises InputError where the combination is refused."""
+    tables = copy.deepcopy(tables_of(row))
+    devices, subsets = shape_of(AXES["allocation"][row[0]])
+    path = str(files_of(folder, subsets)[number % 2])
+    experiment = experiment_of(path, number, tables | {"devices": devices})
+    experiment.check(describe(path), 2)
+    return experiment
+
+
+def experiment_of(path: str, number: int, tables: dict, rounds: int = 3) -> Experiment:
+    task = describe(path).task
     return decode(
         {
             "devices": DEVICES,
@@ -99,7 +106,7 @@ def experiment_of(path: str, number: int, tables: dict, rounds: int = 3):
             "rounds": rounds,
             "seed": number,
             "evaluate_every": 2,
-            "identities": ("resampled", "fixed")[number % 2],
+            "identities": ("resampled", "fixed")[number // 2 % 2],
             "data": {"path": path} | ({"batch_size": 3} if number % 3 == 0 else {}),
             "model": {"name": f"{'linear' if task == 'regression' else 'softmax'}_regression"},
             "optimizer": {"step_size": 1e-3, "momentum": 0.5},
@@ -111,9 +118,9 @@ def experiment_of(path: str, number: int, tables: dict, rounds: int = 3):
     )
 
 
-def run(experiment, transport) -> np.ndarray:
+def run(experiment: Experiment, transport: Transport) -> np.ndarray:
     """The parameters in the end, and all of the history that does not depend on time or on the number of ranks."""
-    description = layout.describe(experiment.data.path)
+    description = describe(experiment.data.path)
     experiment.check(description, transport.size)
     trainer = Trainer(experiment, description, transport)
     rows = []
@@ -126,12 +133,14 @@ def run(experiment, transport) -> np.ndarray:
     return np.concatenate([trainer.parameters.astype(np.float64), *rows])
 
 
-def parameters(files: list[str], transport) -> list[np.ndarray]:
-    return [run(experiment_of(files[number % len(files)], number, tables), transport) for number, tables in sample()]
+def ends(folder: Path, numbered: Iterable[tuple[int, Row]], transport: Transport) -> list[np.ndarray]:
+    return [run(experiment_of_row(folder, number, row), transport) for number, row in numbered]
 
 
 if __name__ == "__main__":
+    target, given = sys.argv[1:]
+    folder, numbered = json.loads(Path(given).read_text())
     here = connect()
-    found = parameters(sys.argv[2:], here)
+    found = ends(Path(folder), numbered, here)
     if here.rank == 0:
-        np.savez(sys.argv[1], *found)
+        np.savez(target, *found)

@@ -39,7 +39,10 @@ class Counting:
 
 description = layout.describe(sys.argv[1])
 found = []
-for compressor in COMPRESSORS:
+RAND_K = {"name": "rand_k", "kept": 3}
+MEMORIES = [{"name": "marina", "probability": 0.4}, {"name": "dasha_page"}, {"name": "server_momentum"}]
+PAIRS = [(compressor, {"name": "none"}) for compressor in COMPRESSORS] + [(RAND_K, memory) for memory in MEMORIES]
+for compressor, memory in PAIRS:
     for attack in ("none", "silent"):
         counting = Counting(MPI.COMM_WORLD)
         transport = MpiTransport(counting)
@@ -50,9 +53,10 @@ for compressor in COMPRESSORS:
                 "rounds": 6,
                 "evaluate_every": 6,
                 "data": {"path": sys.argv[1]},
-                "allocation": {"name": "cyclic", "redundancy": 2},
+                "allocation": {"name": "cyclic", "redundancy": 2, "permute": memory["name"] == "none"},
                 "attack": {"name": attack},
                 "compressor": compressor,
+                "memory": memory,
                 "transport": {"broadcast": "float32"},
             },
             "moved",
@@ -70,6 +74,8 @@ for compressor in COMPRESSORS:
             found.append(
                 {
                     "compressor": compressor,
+                    "memory": memory["name"],
+                    "dense_rounds": int(experiment.memory.dense(experiment.seed, np.arange(6)).sum()),
                     "attack": attack,
                     "itemsize": experiment.compressor.layout(dim, np.float64).itemsize,
                     "bytes_up": trainer._bytes_up,

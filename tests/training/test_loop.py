@@ -23,29 +23,11 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> list[str]:
+def files(tmp_path_factory) -> list[Path]:
     """A linear problem, and ragged classification with empty subsets and a test split."""
     folder = tmp_path_factory.mktemp("data")
-    linear, ragged = str(folder / "linear.h5"), str(folder / "ragged.h5")
-    datasets.linear_regression(linear, subsets=20, features=13, samples_per_subset=3, seed=1)
-    rng = np.random.default_rng(5)
-    samples = datasets.Samples(rng.standard_normal((400, 9)), rng.integers(0, 4, 400), 4)
-    test = (rng.standard_normal((600, 9)), rng.integers(0, 4, 600))
-    datasets.write_split(
-        ragged, samples._replace(test=test), subsets=20, kind="dirichlet", alpha=0.1, seed=2, made_by="test"
-    )
-    assert (np.diff(layout.describe(ragged).offsets) == 0).any()
-    return [linear, ragged]
-
-
-@pytest.fixture(scope="module")
-def alone(files) -> list[np.ndarray]:
-    return matrix.parameters(files, LocalTransport())
-
-
-def test_every_combination_runs_and_stays_finite(alone):
-    assert len(alone) == len(matrix.sample())
-    assert all(np.isfinite(end).all() for end in alone)
+    matrix.make_files(folder)
+    return matrix.files_of(folder, 20)
 
 
 @pytest.mark.parametrize("compressor", matrix.COMPRESSORS, ids=str)
@@ -63,19 +45,8 @@ def test_every_attack_on_every_compressor_ends_finite_with_every_rule(files, com
             "compressor": compressor,
             "aggregator": matrix.table(rule),
         }
-        end = matrix.run(matrix.experiment_of(files[number % 2], number, tables, rounds=5), LocalTransport())
+        end = matrix.run(matrix.experiment_of(str(files[number % 2]), number, tables, rounds=5), LocalTransport())
         assert np.isfinite(end).all(), tables
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.mpi
-@pytest.mark.parametrize("ranks", [2, 3, 5])
-def test_every_combination_has_the_same_bits_on_any_number_of_ranks(program, tmp_path, files, alone, ranks):
-    ended = program.python(matrix.__file__, tmp_path / "ends.npz", *files, ranks=ranks, timeout=600)
-    assert ended.code == 0, ended.err
-    with np.load(tmp_path / "ends.npz") as ends:
-        for place, (_, tables) in enumerate(matrix.sample()):
-            np.testing.assert_array_equal(ends[f"arr_{place}"], alone[place], err_msg=str(tables))
 
 
 NNM = '[{name = "nearest_neighbor_mixing", byzantine = 20}]'

@@ -5,7 +5,7 @@ S of n - f votes, ||F - mean_S||^2 <= (kappa/|S|) sum over S of ||x_i - mean_S||
 Votes are finite here: ``arrays.replace_unusable`` has been there first.
 """
 
-from mpicoded.algorithms.aggregators.base import Aggregator, Clairvoyant, Mean
+from mpicoded.algorithms.aggregators.base import Aggregator, Clairvoyant, Mean, TolerantAggregator
 from mpicoded.algorithms.aggregators.centres import CenteredClipping, GeometricMedian
 from mpicoded.algorithms.aggregators.coordinates import CoordinateMedian, MeanAroundMedian, Phocas, TrimmedMean
 from mpicoded.algorithms.aggregators.ctma import Base, Ctma
@@ -33,6 +33,7 @@ __all__ = [
     "MultiKrum",
     "NormThreshold",
     "Phocas",
+    "TolerantAggregator",
     "TrimmedMean",
     "krum_scores",
 ]

@@ -4,7 +4,7 @@ from math import inf
 from typing import ClassVar
 
 from mpicoded.algorithms.arrays import namespace, store
-from mpicoded.algorithms.component import Count, VotesTaker
+from mpicoded.algorithms.component import Tolerated, VotesTaker
 from mpicoded.algorithms.shapes import Array, Float
 
 Votes = Float[Array, "votes dim"]
@@ -55,7 +55,7 @@ class TolerantAggregator(Aggregator):
 
     takes: ClassVar[tuple[int, int] | None] = None
     """(a, b): with fewer than a f + b votes the rule is undefined; None: as many as it needs."""
-    byzantine: Count
+    byzantine: Tolerated
 
     @classmethod
     def facts(cls) -> list[str]:
@@ -103,6 +103,7 @@ class Clairvoyant(Mean):
     """
 
     source: ClassVar[str] = "baseline"
+    acronym: ClassVar[str] = ""
     told: ClassVar[bool] = True
     proven: ClassVar[str] = "0"
 

@@ -50,8 +50,11 @@ class Encoder(Component):
     decodes: ClassVar[bool] = True
     """Whether there is more to decoding than taking every message of a device for its vote."""
 
-    def check(self, assignment: Bool[Array, "devices subsets"], compressor: Compressor) -> None:
-        """Raise InputError where this assignment cannot be encoded so, or decoding would not stand the compressor."""
+    def check(self, assignment: Bool[Array, "devices subsets"], compressor: Compressor, dtype: Any = "float64") -> None:
+        """Raise InputError where this assignment cannot be encoded so, or decoding would not stand the compressor.
+
+        ``dtype``: what messages are computed in.
+        """
 
     def messages(self, assignment: Bool[Array, "devices subsets"]) -> int:
         """How many messages each device sends in a round."""

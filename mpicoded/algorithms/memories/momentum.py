@@ -1,0 +1,83 @@
+"""Momentum of each device's messages, kept by the device or by the server."""
+
+from typing import ClassVar
+
+import numpy as np
+
+from mpicoded.algorithms.component import Fraction
+from mpicoded.algorithms.memories.base import Memory, Turn, settle
+from mpicoded.algorithms.shapes import Array, Bool, Float
+
+
+class Momentum(Memory):
+    """m_i <- beta m_i + (1 - beta) x_i at the device, which sends m_i: older rounds average its noise out.
+
+    m_i starts at zero. It is made of what the device computed, not of what an attack made of it.
+    """
+
+    source: ClassVar[str] = "Karimireddy et al. 2021; with NNM: Allouah et al. 2023"
+    acronym: ClassVar[str] = "worker momentum"
+    cost: ClassVar[str] = "N dim, and as many numbers kept by all devices together"
+    beta: Fraction = 0.9
+
+    @property
+    def device_slots(self) -> int:
+        """m_i."""
+        return 1
+
+    @property
+    def wants_fixed(self) -> str:
+        """A guarantee; m_i is made of honest computations only, and no lie spoils it."""
+        return "has a theory for identities that stay only"
+
+    def prepare(
+        self,
+        messages: Float[Array, "messages dim"],
+        before: Float[Array, "messages dim"] | None,
+        state: Float[Array, "slots messages dim"],
+        turn: Turn,
+    ) -> None:
+        """The momentum is what is said."""
+        mix(state[0], messages, 1 - self.beta)
+        settle(state[0], turn.total)
+        messages[...] = state[0]
+
+
+class ServerMomentum(Memory):
+    """m_i <- beta m_i + (1 - beta) C(x_i) at the server, and m_i is the vote (RoSDHB); devices keep nothing.
+
+    m_i starts at zero. In a round in which nothing usable comes from a device, its m_i stays and its vote is zero.
+    """
+
+    source: ClassVar[str] = "arXiv 2508.17129, with rand_k, shared = true"
+    acronym: ClassVar[str] = "RoSDHB"
+    cost: ClassVar[str] = "N dim, and as many numbers kept by the server"
+    beta: Fraction = 0.9
+
+    @property
+    def server_slots(self) -> int:
+        """m_i."""
+        return 1
+
+    def votes(
+        self,
+        received: Float[Array, "messages dim"],
+        state: Float[Array, "slots messages dim"],
+        last: Float[Array, " dim"],
+        usable: Bool[Array, " messages"],
+        turn: Turn,
+    ) -> None:
+        """The momenta of those that sent."""
+        np.multiply(state[0], self.beta, out=state[0], where=usable[:, None])
+        received *= 1 - self.beta
+        state[0] += received
+        settle(state[0], turn.total)
+        received[...] = state[0]
+        received[~usable] = 0
+
+
+def mix(average: Float[Array, "messages dim"], new: Float[Array, "messages dim"], share: float) -> None:
+    """average <- (1 - share) average + share new, in place; ``new`` is used up."""
+    average *= 1 - share
+    new *= share
+    average += new

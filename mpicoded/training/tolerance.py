@@ -1,0 +1,101 @@
+"""How many Byzantine votes rule and filters are told to tolerate: a given number, or an estimate for each round."""
+
+from collections import deque
+from statistics import median_low
+from typing import NamedTuple
+
+import numpy as np
+
+from mpicoded.algorithms.aggregators import Aggregator
+from mpicoded.algorithms.encoders import Decoded, proven
+from mpicoded.algorithms.filters import Filter
+from mpicoded.algorithms.outliers import outlying
+from mpicoded.algorithms.shapes import Array, Bool, Float
+from mpicoded.errors import InputError
+from mpicoded.experiment import Experiment, check_votes
+from mpicoded.training.coding import Coding
+
+_WINDOW = 5  # rounds: what is counted in most of them is believed for good
+
+
+class Estimate(NamedTuple):
+    """What the server takes the number of liars for in a round."""
+
+    tolerated: int  # Byzantine votes that the parts with byzantine = "auto" tolerated
+    outlying: int  # votes that stood out
+    proven: int  # devices that lied for certain, as others contradict them; a lower bound
+
+
+class Tolerance:
+    """Rule and filters as they are, or with the estimate of the round in place of ``byzantine = "auto"``.
+
+    The estimate is the number of votes that stand out in the round; or the most that stood out in 3 of any 5 rounds
+    so far, where that is more: too low an estimate can cost everything, too high a one costs little. It is never below
+    what the devices can have corrupted of which it is proven that they lied.
+    """
+
+    def __init__(self, experiment: Experiment, coding: Coding) -> None:
+        self._experiment, self._coding = experiment, coding
+        self.estimates = any(part.estimates for part in (*experiment.filters, experiment.aggregator))
+        self.notes: list[Estimate] = []  # a round each, where anything is estimated or can be proven
+        self._parts: dict[int, tuple[tuple[Filter, ...], Aggregator]] = {}
+        self._recent: deque[int] = deque(maxlen=_WINDOW)
+        self._sustained = self._proven = 0
+        self._conflicts = np.zeros((experiment.devices, experiment.devices), bool)
+        self._most = self._limit() if self.estimates else 0
+
+    def parts(self, decoded: Decoded, usable: Bool[Array, " messages"]) -> tuple[tuple[Filter, ...], Aggregator]:
+        """Filters and rule for this round's votes."""
+        certain = self._contradicted(decoded)
+        if not self.estimates:
+            if decoded.conflicts is not None:
+                self.notes.append(Estimate(0, 0, certain))
+            return self._told(0)
+        found = self._count(decoded.votes, usable)
+        self._recent.append(found)
+        self._sustained = max(self._sustained, median_low(self._recent))
+        tolerated = max(found, self._sustained, self._coding.corrupted(certain) if certain else 0)
+        self.notes.append(Estimate(min(tolerated, self._most), found, certain))
+        return self._told(min(tolerated, self._most))
+
+    def trial(self, votes: Float[Array, "votes dim"]) -> tuple[tuple[Filter, ...], Aggregator]:
+        """What an attacker who knows the server expects it to use for these votes, if this were the first round."""
+        if not self.estimates:
+            return self._told(0)
+        return self._told(min(self._count(votes, np.ones(len(votes), bool)), self._most))
+
+    def _count(self, votes: Float[Array, "votes dim"], usable: Bool[Array, " messages"]) -> int:
+        known = (
+            usable if len(usable) == len(votes) and not self._experiment.encoder.decodes else np.ones(len(votes), bool)
+        )
+        return int(np.count_nonzero(outlying(votes, known)))
+
+    def _contradicted(self, decoded: Decoded) -> int:
+        """How many devices must have lied; with fixed identities, in any round so far."""
+        if decoded.conflicts is None:
+            return 0
+        if self._experiment.identities == "fixed":
+            if (decoded.conflicts & ~self._conflicts).any():
+                self._conflicts |= decoded.conflicts
+                self._proven = proven(self._conflicts)
+            return self._proven
+        return proven(decoded.conflicts) if decoded.conflicts.any() else 0
+
+    def _told(self, byzantine: int) -> tuple[tuple[Filter, ...], Aggregator]:
+        if byzantine not in self._parts:
+            experiment = self._experiment
+            filters = tuple(item.tolerating(byzantine) for item in experiment.filters)
+            self._parts[byzantine] = filters, experiment.aggregator.tolerating(byzantine)
+        return self._parts[byzantine]
+
+    def _limit(self) -> int:
+        """The largest number that all parts can be told with as many votes as there are."""
+        votes = self._coding.decoder(0).votes
+        for byzantine in range((votes - 1) // 2, 0, -1):
+            filters, aggregator = self._told(byzantine)
+            try:
+                check_votes(filters, aggregator, votes)
+            except InputError:
+                continue
+            return byzantine
+        return 0
