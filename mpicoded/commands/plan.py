@@ -15,6 +15,7 @@ from mpicoded.data import layout
 from mpicoded.data.layout import Description
 from mpicoded.data.shards import test_rows
 from mpicoded.experiment import Experiment
+from mpicoded.training.coding import Coding
 from mpicoded.training.placement import placement
 from mpicoded.transport.base import block_sizes, header_layout
 
@@ -28,6 +29,7 @@ def plan(config: str, ranks: int | None, overrides: Sequence[str]) -> int:
     description = layout.describe(experiment.data.path)
     experiment.check(description, ranks or 1)
     dim = experiment.model.dim(description.features, description.classes)
+    coding = Coding(experiment, description.subsets)
     report = allocations.report(experiment.allocation, experiment.devices, description.subsets, experiment.seed)
     lines = [
         ("data", str(description)),
@@ -37,9 +39,9 @@ def plan(config: str, ranks: int | None, overrides: Sequence[str]) -> int:
             f"{experiment.allocation.name()}: {report.redundancy} subsets a device in a round, {report.copies} copies "
             f"of a subset, {report.lost} lost, {report.storage} stored on a device",
         ),
-        *_messages(experiment, dim),
-        *_traffic(experiment, dim, ranks),
-        *_theory(experiment, description, dim),
+        *_messages(experiment, coding, dim),
+        *_traffic(experiment, coding, dim, ranks),
+        *_theory(experiment, description, coding, dim),
     ]
     for what, line in lines:
         print(f"{what:<15}{line}")
@@ -47,11 +49,11 @@ def plan(config: str, ranks: int | None, overrides: Sequence[str]) -> int:
         f"\nmemory by rank, beside the {readable_bytes(_resident())} that Python and its libraries take, and up to "
         "32 MB to work in\nwhere subsets differ in size or mini-batches are drawn\n"
     )
-    print(_memory(experiment, description, dim, ranks or 1))
+    print(_memory(experiment, description, coding, dim, ranks or 1))
     return 0
 
 
-def _messages(experiment: Experiment, dim: int) -> list[tuple[str, str]]:
+def _messages(experiment: Experiment, coding: Coding, dim: int) -> list[tuple[str, str]]:
     record = experiment.compressor.layout(dim, experiment.compute.dtype)
     dense = dim * np.dtype(experiment.compute.dtype).itemsize
     down = experiment.broadcast_layout(dim)
@@ -61,7 +63,7 @@ def _messages(experiment: Experiment, dim: int) -> list[tuple[str, str]]:
         (
             "message",
             f"{record.itemsize} bytes ({', '.join(_field(record, name) for name in record.names or ())}), "
-            f"{record.itemsize / dense:.3g} of a dense one",
+            f"{record.itemsize / dense:.3g} of a dense one{f'; {coding.each} of a device' if coding.each > 1 else ''}",
         ),
         ("compressor", f"{experiment.compressor.name()}: {quality}"),
         ("broadcast", f"{down.itemsize} bytes ({', '.join(_field(down, name) for name in down.names or ())})"),
@@ -73,9 +75,9 @@ def _field(record: np.dtype, name: str) -> str:
     return f"{name}: {' × '.join([*map(str, shape), str(base)])}"
 
 
-def _traffic(experiment: Experiment, dim: int, ranks: int | None) -> list[tuple[str, str]]:
+def _traffic(experiment: Experiment, coding: Coding, dim: int, ranks: int | None) -> list[tuple[str, str]]:
     devices, rounds = experiment.devices, experiment.rounds
-    record = experiment.compressor.layout(dim, experiment.compute.dtype).itemsize
+    record = coding.travelling(experiment.compressor.layout(dim, experiment.compute.dtype)).itemsize
     senders = devices - (experiment.byzantine if not experiment.attack.sends else 0)
     up, down = senders * record, devices * experiment.broadcast_layout(dim).itemsize
     header = ranks * header_layout(int(block_sizes(devices, ranks).max())).itemsize if ranks else 0
@@ -97,10 +99,12 @@ def _traffic(experiment: Experiment, dim: int, ranks: int | None) -> list[tuple[
     ]
 
 
-def _theory(experiment: Experiment, description: Description, dim: int) -> list[tuple[str, str]]:
+def _theory(experiment: Experiment, description: Description, coding: Coding, dim: int) -> list[tuple[str, str]]:
+    if experiment.encoder.decodes:
+        return [_code(experiment, coding)]
     devices, byzantine = experiment.devices, experiment.byzantine
     honest = devices - byzantine
-    assignment = experiment.allocation.assignment(devices, description.subsets, 0, experiment.seed)
+    assignment = coding.assignment(0)
     rho, bias = theory.spread(experiment.encoder.code(assignment, 0, devices).weights)
     kappa = theory.kappa(experiment.aggregator, experiment.filters, devices, byzantine)
     off = f" + {bias:.3g} ||grad F||²" if bias > 1e-12 else ""
@@ -124,12 +128,24 @@ def _theory(experiment: Experiment, description: Description, dim: int) -> list[
     return lines
 
 
-def _memory(experiment: Experiment, description: Description, dim: int, ranks: int) -> str:
+def _code(experiment: Experiment, coding: Coding) -> tuple[str, str]:
+    """What the votes that come out of a code are worth."""
+    votes, corrupted = coding.decoder(0).votes, coding.corrupted(experiment.byzantine)
+    return (
+        "code",
+        f"{experiment.encoder.name()}: {votes} {'votes' if votes > 1 else 'vote'} of a round, of which "
+        f"{experiment.byzantine} Byzantine devices can corrupt {corrupted or 'none'}"
+        + (" at most" if corrupted else "")
+        + f"; with filters and rule it stands {coding.tolerated()} of {experiment.devices} devices",
+    )
+
+
+def _memory(experiment: Experiment, description: Description, coding: Coding, dim: int, ranks: int) -> str:
     """What the arrays of a run take, in bytes, as far as it grows with the data, the model or the devices."""
-    devices = experiment.devices
+    devices = coding.each * experiment.devices  # messages, where a device sends several
     dtype = np.dtype(experiment.compute.dtype)
     evaluator, held = placement(experiment, description, ranks)
-    mine = block_sizes(devices, ranks)
+    mine = coding.each * block_sizes(experiment.devices, ranks)
     record = experiment.compressor.layout(dim, dtype).itemsize
     target = 8 if description.task == "classification" else dtype.itemsize
     row = description.features * dtype.itemsize + target
@@ -143,7 +159,9 @@ def _memory(experiment: Experiment, description: Description, dim: int, ranks: i
     gradients = (held.sum(axis=1) + 2 * np.bincount(evaluator, minlength=ranks)) * vector
     messages = mine * (vector + packed + 2 * remembers * vector)
     colluding = experiment.byzantine > 0 and experiment.attack.colludes
-    listens = 3 * (devices - experiment.byzantine) * vector if colluding else 0  # received, and two to work with
+    listens = (
+        3 * (devices - coding.each * experiment.byzantine) * vector if colluding else 0
+    )  # received, and two to work with
     # Received records (twice where some devices are silent: they have gaps), decompressed messages, the memory, what
     # filters and rules with distances work with, and a few vectors.
     received = record * ((ranks > 1) + (ranks > 1 and not experiment.attack.sends))
