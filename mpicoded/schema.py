@@ -84,7 +84,8 @@ def readable(error: msgspec.ValidationError, tree: Any, schema: Schema) -> str:
     if isinstance(value, dict | list):
         return f"{place}: {text[0].lower()}{text[1:]}"
     if text.startswith("Invalid enum value"):
-        text = f"expected one of {describe_type(hint)}"
+        need = describe_type(hint)
+        text = f"expected {need}" if " or " in need else f"expected one of {need}"
     text = text.split(", got ")[0]
     return f"{place}: {text[0].lower()}{text[1:]}, got {value!r}"
 

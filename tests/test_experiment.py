@@ -68,7 +68,7 @@ BAD = {
     "a missing field": (tree(allocation={"name": "cyclic"}), "allocation lacks redundancy"),
     "a bad filter": (
         tree(filters=[{"name": "nearest_neighbor_mixing", "byzantine": "a"}]),
-        "filters.0.byzantine: expected int, got 'a'",
+        "filters.0.byzantine: expected int >= 0 or auto, got 'a'",
     ),
     "a filter that is no table": (tree(filters=[3]), "filters must be a table with a name, got 3"),
     "a step of zero": (tree(optimizer={"step_size": 0}), "optimizer.step_size: expected float > 0.0, got 0"),
