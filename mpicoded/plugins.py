@@ -81,9 +81,13 @@ def found() -> Found:
     """All plug-ins, ordered by package and entry point; looked for once in a process."""
     from importlib.metadata import entry_points  # 0.1 s: not for runs that name no plug-in
 
+    try:
+        entries = sorted(entry_points(group=GROUP), key=lambda entry: (_package(entry), entry.name))
+    except Exception as error:  # somebody's entry_points.txt is not what it should be
+        return Found((), (f"an installed package's entry points cannot be read: {one_line(error)}",))
     loaded: list[Plugin] = []
     refused = []
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (_package(entry), entry.name)):
+    for entry in entries:
         try:
             loaded.append(_load(entry))
         except (Exception, SystemExit) as error:  # what importing foreign code raises has no end
@@ -144,11 +148,11 @@ def _load(entry: "EntryPoint") -> Plugin:
 
 
 def _package(entry: "EntryPoint") -> str:
-    return entry.dist.name if entry.dist is not None else "an unknown package"
+    return (entry.dist and entry.dist.name) or "an unknown package"
 
 
 def _version(entry: "EntryPoint") -> str:
-    return entry.dist.version if entry.dist is not None else "unknown"
+    return (entry.dist and entry.dist.version) or "unknown"
 
 
 def _described(entry: "EntryPoint") -> str:

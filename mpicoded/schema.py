@@ -85,7 +85,7 @@ def readable(error: msgspec.ValidationError, tree: Any, schema: Schema) -> str:
         return f"{place}: {text[0].lower()}{text[1:]}"
     if text.startswith("Invalid enum value"):
         need = describe_type(hint)
-        text = f"expected {need}" if " or " in need else f"expected one of {need}"
+        text = f"expected {need}" if need.startswith("int") else f"expected one of {need}"
     text = text.split(", got ")[0]
     return f"{place}: {text[0].lower()}{text[1:]}, got {value!r}"
 

@@ -237,6 +237,18 @@ def test_a_broken_plug_in_alone_is_named_too(site):
         decode(config(aggregator={"name": "bad"}), "a")
 
 
+def test_metadata_that_is_broken_is_said(site, capsys):
+    package(site, "first", FIRST)
+    (site / "first-1.0.dist-info" / "entry_points.txt").write_text(f"[{plugins.GROUP}]\nno equals sign\n")
+    assert main(["list"]) == 0
+    assert (
+        "Plug-ins that cannot be used:\n  an installed package's entry points cannot be read: "
+        in capsys.readouterr().out
+    )
+    with pytest.raises(InputError, match=r"'first'; .*: an installed package's entry points cannot be read: "):
+        decode(config(aggregator={"name": "first"}), "a")
+
+
 def test_of_two_plug_ins_with_one_name_neither_is_used(site):
     package(site, "one", FIRST)
     package(site, "other", FIRST)
@@ -346,6 +358,8 @@ def test_ranks_with_other_plug_ins_than_rank_0_end_the_run_with_one_error(progra
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The example and the README's package, installed by pip into a folder of their own."""
+    for needed in ("pip", "hatchling"):  # the latter comes with the extra "test"
+        pytest.importorskip(needed)
     folder = tmp_path_factory.mktemp("packages")
     shutil.copytree(EXAMPLE, folder / "example")
     section = (ROOT / "README.md").read_text().partition("## Add your own part")[2].partition("\n## ")[0]

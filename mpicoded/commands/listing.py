@@ -17,7 +17,7 @@ TITLES = {
     "encoder": "Encoders: what a device sends, and how votes come out",
     "attack": "Attacks",
     "compressor": "Compressors",
-    "memory": "Memories: error feedback",
+    "memory": "Memories: momentum, error feedback, variance reduction",
     "filters": "Filters: votes → votes",
     "aggregator": "Rules: votes → one vector",
     "optimizer": "Optimisers",

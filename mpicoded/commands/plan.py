@@ -59,15 +59,25 @@ def _messages(experiment: Experiment, coding: Coding, dim: int) -> list[tuple[st
     down = experiment.broadcast_layout(dim)
     delta, contraction = experiment.compressor.variance(dim), experiment.compressor.contraction(dim)
     quality = f"biased, contraction {contraction or 0:.3g}" if delta is None else f"unbiased, delta {delta:.3g}"
+    rounds = _dense_rounds(experiment)
+    several = f"; {coding.each} of a device" if coding.each > 1 else ""
+    others = f"; {dense} bytes in the {rounds} dense rounds of memory {experiment.memory.name()}" if rounds else ""
     return [
         (
             "message",
             f"{record.itemsize} bytes ({', '.join(_field(record, name) for name in record.names or ())}), "
-            f"{record.itemsize / dense:.3g} of a dense one{f'; {coding.each} of a device' if coding.each > 1 else ''}",
+            f"{record.itemsize / dense:.3g} of a dense one{several}{others}",
         ),
         ("compressor", f"{experiment.compressor.name()}: {quality}"),
         ("broadcast", f"{down.itemsize} bytes ({', '.join(_field(down, name) for name in down.names or ())})"),
     ]
+
+
+def _dense_rounds(experiment: Experiment) -> int:
+    """In how many rounds messages are dense that are compressed in the others."""
+    if experiment.sends_vectors:
+        return 0
+    return int(experiment.memory.dense(experiment.seed, np.arange(experiment.rounds)).sum())
 
 
 def _field(record: np.dtype, name: str) -> str:
@@ -80,6 +90,8 @@ def _traffic(experiment: Experiment, coding: Coding, dim: int, ranks: int | None
     record = coding.travelling(experiment.compressor.layout(dim, experiment.compute.dtype)).itemsize
     senders = devices - (experiment.byzantine if not experiment.attack.sends else 0)
     up, down = senders * record, devices * experiment.broadcast_layout(dim).itemsize
+    dense = senders * coding.each * dim * np.dtype(experiment.compute.dtype).itemsize
+    total = rounds * up + _dense_rounds(experiment) * (dense - up)
     header = ranks * header_layout(int(block_sizes(devices, ranks).max())).itemsize if ranks else 0
     return [
         (
@@ -89,7 +101,7 @@ def _traffic(experiment: Experiment, coding: Coding, dim: int, ranks: int | None
         ),
         (
             f"{rounds} rounds",
-            f"{readable_bytes(rounds * up)} up, {readable_bytes(rounds * down)} down, "
+            f"{readable_bytes(total)} up, {readable_bytes(rounds * down)} down, "
             f"{readable_bytes(rounds * header)} of headers",
         ),
         (
@@ -150,23 +162,27 @@ def _memory(experiment: Experiment, description: Description, coding: Coding, di
     target = 8 if description.task == "classification" else dtype.itemsize
     row = description.features * dtype.itemsize + target
     vector = dim * dtype.itemsize
-    remembers = experiment.memory.remembers
+    memory = experiment.memory
     packed = 0 if experiment.sends_vectors else record
     samples = held @ np.diff(description.offsets) * row
     if description.test_samples and experiment.model.task == "classification":
         samples = samples + row * np.array([np.ptp(test_rows(description, rank, ranks)) for rank in range(ranks)])
     # Evaluation turns the gradients of its subsets into integers: two copies more.
     gradients = (held.sum(axis=1) + 2 * np.bincount(evaluator, minlength=ranks)) * vector
-    messages = mine * (vector + packed + 2 * remembers * vector)
+    # The memory of the devices with what they got back of their records, and the messages at the previous parameters.
+    kept = memory.device_slots + (memory.device_slots > 0) + memory.looks_back
+    messages = mine * (vector + packed + kept * vector)
     colluding = experiment.byzantine > 0 and experiment.attack.colludes
     listens = (
         3 * (devices - coding.each * experiment.byzantine) * vector if colluding else 0
     )  # received, and two to work with
     # Received records (twice where some devices are silent: they have gaps), decompressed messages, the memory, what
     # filters and rules with distances work with, and a few vectors.
-    received = record * ((ranks > 1) + (ranks > 1 and not experiment.attack.sends))
+    received = max(record, vector if _dense_rounds(experiment) else 0) * (
+        (ranks > 1) + (ranks > 1 and not experiment.attack.sends)
+    )
     work = vector * (2 * len(experiment.filters) + (not isinstance(experiment.aggregator, _BY_COORDINATE)))
-    server = devices * (received + (vector if packed else 0) + remembers * vector + work) + 6 * vector
+    server = devices * (received + (vector if packed else 0) + memory.server_slots * vector + work) + 6 * vector
     rows = [["rank", "samples", "gradients", "messages", "attackers", "server", "in all"]]
     parts = np.stack(
         [samples, gradients, messages, np.full(ranks, listens), np.where(np.arange(ranks) == 0, server, 0)]

@@ -22,6 +22,7 @@ pytest.register_assert_rewrite(
             "compressors",
             "filters",
             "optimizers",
+            "vectors",
             "votes",
         )
     )

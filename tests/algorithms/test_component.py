@@ -57,7 +57,8 @@ def test_names_of_the_contract():
     assert {"linear_regression", "softmax_regression"} <= set(members(models.Choice))
     assert {"none", "rand_k", "qsgd", "natural", "top_k", "sign"} <= set(members(compressors.Choice))
     assert {"bit_flip", "non_finite", "malformed", "silent"} <= set(members(attacks.Choice))
-    assert {"none", "ef21"} <= set(members(memories.Choice))
+    assert {"none", "ef21", "momentum", "server_momentum", "dm21", "marina"} <= set(members(memories.Choice))
+    assert {"sgd", "adam"} <= set(members(optimizers.Choice))
     assert "nearest_neighbor_mixing" in members(filters.Choice)
 
 

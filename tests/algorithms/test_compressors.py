@@ -17,7 +17,7 @@ from mpicoded.algorithms.compressors import Natural, NoCompression, Qsgd, RandK,
 from mpicoded.algorithms.compressors.packing import pack_bits
 from mpicoded.errors import InputError
 from mpicoded.testing import CompressorBattery
-from mpicoded.testing.compressors import (
+from mpicoded.testing.vectors import (
     DEVICES,
     draw,
     every_dtype,

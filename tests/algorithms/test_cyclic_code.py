@@ -44,7 +44,7 @@ def liars_of(order, liars, rng):
 def lies(messages, who, rng):
     """What they may send."""
     shape = (len(who), messages.shape[1])
-    sizes = 10.0 ** rng.uniform(-2, 9, (len(who), 1))
+    sizes = 10.0 ** rng.uniform(-8, 9, (len(who), 1))
     one = np.zeros(shape)
     one[0, 0] = 1
     yield rng.normal(size=shape)
@@ -53,6 +53,7 @@ def lies(messages, who, rng):
     yield messages[who] + sizes * rng.normal(size=shape)
     yield messages[who] + one  # one device alone, in one number
     yield 1e152 * rng.normal(size=shape)
+    yield np.where(np.arange(len(who))[:, None] % 2, 1e152, 1) * rng.normal(size=shape)
 
 
 @codes
@@ -68,9 +69,9 @@ def test_the_mean_is_exact_whatever_the_liars_send(devices, liars, size, permute
             assert np.linalg.norm(decoded.votes[0] - mean) <= bound * np.linalg.norm(mean)
             accused = set(np.flatnonzero(decoded.accused))
             assert accused <= set(who.tolist())
-            changed = np.abs(received - messages).max(axis=1) > 1e-3
+            changed = np.abs(received - messages).max(axis=1) > 1e-9
             if liars <= 3 and devices <= 16 and np.abs(received).max() < 1e3:
-                assert accused == set(np.flatnonzero(changed))
+                assert accused >= set(np.flatnonzero(changed))
 
 
 @codes
@@ -222,3 +223,37 @@ def test_errors_that_look_almost_like_others_do_no_harm():
             assert np.linalg.norm(decoded.votes[0] - mean) <= 1e-6 * np.linalg.norm(mean)
             assert decoded.accused is not None
             assert set(np.flatnonzero(decoded.accused)) <= set(who.tolist())
+
+
+@pytest.mark.parametrize(("liars", "seed"), [(17, 12), (17, 16), (20, 1), (20, 2)])
+def test_errors_of_all_sizes_at_once(liars, seed):
+    """12 and 16 are draws that take a wider tolerance, and dropping what explains nothing."""
+    decoder, messages, mean = encode(45, liars)
+    rng = np.random.default_rng(seed)
+    who = rng.permutation(45)[:liars]
+    received = messages.copy()
+    received[who] += 10.0 ** rng.uniform(-6, 9, (liars, 1)) * rng.normal(size=(liars, 11))
+    decoded = decode(decoder, received)
+    assert decoded.accused is not None
+    np.testing.assert_allclose(decoded.votes[0], mean, atol=1e-6)
+
+
+def test_large_errors_do_not_excuse_themselves():
+    """They leave little next to their own size, but much next to honest messages."""
+    locator, signals = Locator(45, 5), np.ones((45, 4))
+    signals[:5] += 1e8 * np.linalg.svd(locator.parity[:, :5])[2][-1][:, None]
+    assert np.linalg.norm(locator.parity @ signals) < 1e-2 * np.linalg.norm(signals)
+    gone = locator.places(signals, np.zeros(45, bool), 1e-2)
+    np.testing.assert_array_equal(np.flatnonzero(gone), np.arange(5))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("devices", "liars", "size"), [(15, 7, 1), (16, 5, 1), (20, 2, 10), (45, 20, 1), (100, 3, 10)])
+def test_rounding_is_well_within_the_tolerance(devices, liars, size, dtype):
+    parity = Locator(places(devices), liars).parity
+    for seed, dim in enumerate((1, 3, 50, 5000)):
+        decoder, messages, _ = encode(devices, liars, size, dtype=dtype, dim=dim, seed=seed)
+        projected = messages[decoder.order].astype(np.longdouble) @ np.random.default_rng(0).normal(size=(dim, 4))
+        left = np.linalg.norm((parity[:, :devices] @ projected).astype(float))
+        size_of_all = np.linalg.norm(projected.astype(float))
+        assert left <= 0.7 * tolerance(devices, liars, np.dtype(dtype).name) * size_of_all

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mpicoded.algorithms.allocations import AllSubsets, Balanced, Cyclic, LatinSquare, Partition, Repetition
 from mpicoded.algorithms.compressors import NoCompression, Qsgd, RandK, TopK
-from mpicoded.algorithms.encoders import Agreement, MajorityVote, evidence, proven, worst
+from mpicoded.algorithms.encoders import Agreement, MajorityVote, evidence, proven, replicas, worst
 from mpicoded.algorithms.encoders.tasks import tasks_of
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.errors import InputError
@@ -200,15 +200,18 @@ def test_without_a_majority_of_holders_nobody_is_accused():
     np.testing.assert_array_equal(decode(decoder, messages, np.zeros(5, bool)).votes, [[0.0]])
 
 
-def test_long_messages_are_compared_to_the_end():
+def test_every_number_of_a_message_is_compared(monkeypatch):
+    monkeypatch.setattr(replicas, "_BLOCK_BYTES", 0)  # blocks of 64 numbers
     assignment = Repetition(copies=3).assignment(6, 6, 0, 0)
-    messages, owners, keys, decoder = encode(MajorityVote(), assignment, dim=300_000)
-    received = messages.copy()
+    messages, owners, keys, decoder = encode(MajorityVote(), assignment, dim=200)
     liar = int(np.flatnonzero(keys == 1)[2])
-    received[liar, -1] += 1
-    decoded = decode(decoder, received)
-    np.testing.assert_array_equal(decoded.votes, decode(decoder, messages).votes)
-    np.testing.assert_array_equal(np.flatnonzero(decoded.accused), [owners[liar]])
+    honest = decode(decoder, messages).votes
+    for place in range(200):
+        received = messages.copy()
+        received[liar, place] += 1
+        decoded = decode(decoder, received)
+        np.testing.assert_array_equal(decoded.votes, honest)
+        np.testing.assert_array_equal(np.flatnonzero(decoded.accused), [owners[liar]])
 
 
 @pytest.mark.parametrize("compressor", [Qsgd(levels=4), RandK(kept=2), TopK(kept=2)])
@@ -359,6 +362,27 @@ def test_liars_of_one_task_are_counted_exactly(copies):
         for said in (np.minimum(np.arange(copies), liars), np.arange(copies) < liars):
             conflicts = said[:, None] != said
             assert proven(conflicts) == liars
+
+
+def graph_of(devices, edges):
+    conflicts = np.zeros((devices, devices), bool)
+    one, other = np.array(edges).T
+    conflicts[one, other] = conflicts[other, one] = True
+    return conflicts
+
+
+@pytest.mark.parametrize(("devices", "fewest"), [(3, 2), (4, 2), (5, 3), (7, 4), (8, 4)])
+def test_circles_of_conflicts(devices, fewest):
+    """Half a device more than half of an odd circle is one."""
+    assert proven(graph_of(devices, [(i, (i + 1) % devices) for i in range(devices)])) == fewest
+
+
+def test_the_only_explanation_is_known_for_it_where_a_search_finds_more_than_needed():
+    edges = [(0, 1), (0, 2), (0, 4), (1, 5), (1, 6), (2, 3), (2, 7), (3, 4), (4, 5)]
+    liars, all_explained = evidence.certain_liars(graph_of(8, edges), 4)
+    assert covers(graph_of(8, edges), 3) == [{1, 2, 4}]
+    np.testing.assert_array_equal(np.flatnonzero(liars), [1, 2, 4])
+    assert all_explained
 
 
 @pytest.mark.parametrize("allocation", [Balanced(redundancy=4), Cyclic(redundancy=4)])

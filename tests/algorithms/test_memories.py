@@ -105,16 +105,15 @@ def test_votes_are_those_of_the_papers_formulas(memory, compressor):
     np.testing.assert_allclose(votes, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @every_pair
-def test_devices_and_server_remember_the_same_on_any_ranks(memory, compressor, dtype):
+def test_devices_and_server_remember_the_same_on_any_ranks(memory, compressor):
     """To the last bit: also of records that are bad or never came."""
-    now, before, full = messages_of(6)
+    now, before, full = messages_of(5)
     runs = [
-        Protocol(memory, compressor, groups, DIM, dtype)
+        Protocol(memory, compressor, groups, DIM, np.float32)
         for groups in ([[0, 1, 2, 3, 4]], GROUPS, [[0], [1], [2, 3, 4]])
     ]
-    for t in range(6):
+    for t in range(5):
         arrived = np.array([True, t % 4 != 2, True, True, True])
 
         def spoil(raw, ids, t=t):
@@ -125,7 +124,7 @@ def test_devices_and_server_remember_the_same_on_any_ranks(memory, compressor, d
             part.step(full[t] if part.turn().whole else now[t], before[t], spoil=spoil, arrived=arrived)
             for part in runs
         ]
-        assert votes[0].dtype == dtype
+        assert votes[0].dtype == np.float32
         for other, part in zip(votes[1:], runs[1:], strict=True):
             np.testing.assert_array_equal(other, votes[0])
             np.testing.assert_array_equal(np.concatenate(part.states, axis=1), runs[0].states[0])
@@ -183,7 +182,7 @@ FEEDING_BACK = {
 
 @pytest.mark.parametrize(("memory", "compressor"), list(FEEDING_BACK.values()), ids=list(FEEDING_BACK))
 def test_a_message_that_stays_is_known_in_the_end(memory, compressor):
-    x, votes, _ = constant(memory, compressor, 80)
+    x, votes, _ = constant(memory, compressor, 60)
     np.testing.assert_allclose(votes, x, atol=1e-2)
 
 
@@ -306,6 +305,30 @@ def test_what_compression_has_lost_shrinks_under_lies_too():
     np.testing.assert_allclose(g, x, atol=1e-6)
 
 
+def test_dasha_counts_as_said_what_was_received():
+    """A message that is lost is as if it had not been said; of one that is no number, what is known is taken."""
+    protocol, x = Protocol(DashaPage(), RandK(kept=6), [np.arange(DEVICES)], DIM), draw((DEVICES, DIM))
+    for _ in range(4):
+        protocol.step(x, x / 2)
+    before = protocol.states[0].copy()
+    streams = protocol._streams(np.array([1]))
+    ones = protocol.compressor.compress(np.ones((1, DIM)), streams)
+    unseen = protocol.compressor.decompress(ones, DIM, streams)[0] == 0
+
+    def forge(said, ids):
+        said[1, unseen] = np.inf
+        said[3] = np.inf
+        return said
+
+    with np.errstate(invalid="ignore"):
+        protocol.step(x, x / 2, forge=forge, arrived=np.array([True, True, False, True, True]))
+    _, z, g = protocol.states[0]
+    np.testing.assert_array_equal(z[2:4], before[1, 2:4])
+    np.testing.assert_array_equal(g[2:4], before[2, 2:4])
+    assert (g[1] != before[2, 1]).any()
+    np.testing.assert_array_equal(z[1], g[1])
+
+
 def test_numbers_of_hand():
     """One coordinate, no loss: what each memory makes of the messages 8, 4, 4 (and 6, 3 at the previous parameters)."""
     now, before = np.array([8.0, 4.0, 4.0])[:, None, None], np.array([0.0, 6.0, 3.0])[:, None, None]
@@ -369,18 +392,18 @@ def test_where_compressed_gradients_stall_differences_converge():
     """rand_k with masks of each device's own, without lies: the optimum is where the mean gradient is zero, but not
     the devices' gradients, whose compression is noise for ever."""
     compressor, step = RandK(kept=3), 0.05
-    stalls = quadratic(NoMemory(), compressor, 300, step)
+    stalls = quadratic(NoMemory(), compressor, 150, 2 * step)
     assert stalls > 0.1
     for part in (Marina(), Marina(anchor="own"), DashaPage(), Ef21(), Dm21(eta=0.7)):
-        assert quadratic(part, compressor, 300, step) < 0.01 * stalls, part
-    assert quadratic(ServerMomentum(), compressor, 300, step) > 0.1 * stalls  # noise is averaged, not gone
+        assert quadratic(part, compressor, 150, 2 * step) < 0.01 * stalls, part
+    assert quadratic(ServerMomentum(), compressor, 150, 2 * step) > 0.1 * stalls  # noise is averaged, not gone
 
 
 def test_with_mini_batches_variance_reduction_gets_nearer():
     """Gradients of all samples now and then, against error feedback alone; a look back, against momentum alone."""
     parts = {"ef21": Ef21(), "marina": Marina(), "dasha": DashaPage()}
     parts |= {"dm21": Dm21(), "look back": Dm21(variance_reduced=True)}
-    ends = {name: quadratic(part, RandK(kept=3), 400, 0.03, noise=0.5) for name, part in parts.items()}
+    ends = {name: quadratic(part, RandK(kept=3), 200, 0.06, noise=0.5) for name, part in parts.items()}
     assert max(ends["marina"], ends["dasha"]) < 0.1 * ends["ef21"], ends
     assert ends["look back"] < ends["dm21"], ends
 

@@ -267,6 +267,21 @@ def test_plan_says_what_the_run_then_does(program, here):
     assert said["guarantee"].startswith("yes: for a step size small enough for delta 9")
 
 
+def test_plan_counts_the_rounds_in_which_a_memory_sends_dense_messages(here, capsys):
+    words = ["--compressor", '{name = "qsgd", levels = 1}', "--memory", '{name = "marina", probability = 0.3}']
+    words += ["--rounds", "40"]
+    assert main(["run", QUICKSTART, "-o", "run.h5", *words]) == 0
+    capsys.readouterr()
+    assert main(["plan", QUICKSTART, *words]) == 0
+    said = dict(re.findall(r"^(\S.*?)  +(.*)$", capsys.readouterr().out, re.M))
+    told = re.search(r"; 800 bytes in the (\d+) dense rounds of memory marina$", said["message"])
+    dense = int(told[1])
+    assert 5 < dense < 25
+    sent = 100 * (dense * 800 + (40 - dense) * 28)  # 8 bytes of norm, 20 of levels
+    assert load_results("run.h5").history["bytes_up"][-1] == sent
+    assert said["40 rounds"].startswith(f"{sent / 1e6:.3g} MB up")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -274,6 +289,7 @@ def test_plan_says_what_the_run_then_does(program, here):
         (["--compressor.name", "natural"], "yes: delta (kappa + 1/H) = 0.335 is below 1/2"),
         (["--compressor.name", "qsgd"], "none: delta (kappa + 1/H) = 26.8 is not below 1/2"),
         (["--compressor.name", "sign"], "none known: the compressor is biased"),
+        (["--memory.name", "momentum"], "none known: memory momentum has a theory of its own"),
         (["--aggregator.name", "phocas"], "none known: no kappa is known for this rule"),
         (["--aggregator.name", "mean"], "none: kappa is unbounded"),
         (["--aggregator.byzantine", "19"], "none: kappa is unbounded"),

@@ -33,11 +33,11 @@ COMPRESSORS = [
 Row = tuple[int, ...]
 
 
-KNOWN = {"redundancy": 4, "copies": 3, "byzantine": BYZANTINE, "tau": 3.0}
+KNOWN = {"redundancy": 4, "copies": 3, "tau": 3.0}  # rules and filters tolerate what they get of lies
 SPECIAL: dict[type[Component], dict[str, object]] = {
     aggregators.Bulyan: {"byzantine": 1},  # few votes are too few for it to stand two lies
     allocations.Cyclic: {"redundancy": 10},  # five copies, as the cyclic code needs them against two
-}
+} | {cls: {"byzantine": BYZANTINE} for cls in members(encoders.Choice).values()}
 OTHERWISE: tuple[dict[str, object], ...] = ({"permute": False}, {"weighting": "plain"}, {"anchor": "own"})
 """Fields that decide about what else a part can be used with."""
 
@@ -116,26 +116,29 @@ Table = dict[tuple[int, ...], np.ndarray]
 
 
 def covering(
-    strength: int, accepts: Callable[[Row], bool], rng: np.random.Generator, impossible: Table, tries: int = 12
+    strength: int, accepts: Callable[[Row], bool], rng: np.random.Generator, impossible: Table, tries: int = 16
 ) -> Iterator[Row]:
     """Rows that ``accepts``, among which every pair (strength 2), triple (3), … of entries of different axes is met.
 
     Greedy: for entries that are not yet met together, of random rows with them the accepted one that meets most others
     (of ``tries``, those with the least of what is ``impossible``). Entries for which none is accepted are added to
-    ``impossible``, and tried again, now that more is known, until that changes nothing.
+    ``impossible``, and tried again in rows without any other such, as long as there are some and that changes anything.
     """
     groups = list(itertools.combinations(range(len(SIZES)), strength))
     open_ = {axes: _possible(axes, impossible) for axes in groups}
     impossible |= {axes: np.zeros_like(open_[axes]) for axes in groups}
     todo = [(axes, tuple(entries)) for axes in groups for entries in rng.permutation(np.argwhere(open_[axes])).tolist()]
-    changed = True
+    first = changed = True
     while changed:
         changed = False
         for axes, entries in todo:
             if open_[axes][entries]:
-                rows = rng.integers(SIZES, size=(25 * tries, len(SIZES)))
+                impossible[axes][entries] = False
+                rows = rng.integers(SIZES, size=(50 * tries, len(SIZES)))
                 rows[:, axes] = entries
-                order = np.lexsort((-_count(rows, open_, groups), _count(rows, impossible)))[:tries]
+                doubts = _count(rows, impossible)
+                order = np.lexsort((-_count(rows, open_, groups), doubts))
+                order = order[:tries] if first else order[doubts[order] == 0][: tries // 4]
                 chosen = next((row for row in map(tuple, rows[order].tolist()) if accepts(row)), None)
                 if chosen is None:
                     impossible[axes][entries] = True
@@ -145,6 +148,7 @@ def covering(
                 for group in groups:
                     open_[group][tuple(chosen[axis] for axis in group)] = False
             impossible[axes][entries] = False
+        first = False
         todo = [(axes, tuple(entries)) for axes in groups for entries in np.argwhere(impossible[axes]).tolist()]
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from combinations import (
@@ -24,6 +25,7 @@ from combinations import (
     tables_of,
 )
 
+from mpicoded import experiment as experiment_module
 from mpicoded.data import datasets, layout
 from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment, decode
@@ -72,13 +74,15 @@ class Refusals(dict[Row, str]):
 def pairs(refusals: Refusals) -> tuple[list[Row], Table]:
     """Rows that meet every pair of parts that any accepted combination has, and the pairs that none has."""
     impossible: Table = {}
-    return list(covering(2, refusals.accepts, np.random.default_rng(0), impossible)), impossible
+    with mock.patch.object(experiment_module, "describe", describe):  # a check need not open the file each time
+        return list(covering(2, refusals.accepts, np.random.default_rng(0), impossible)), impossible
 
 
 def triples(refusals: Refusals) -> list[Row]:
     """Rows that meet every triple of parts that any accepted combination has."""
     _, impossible = pairs(refusals)
-    return list(covering(3, refusals.accepts, np.random.default_rng(1), impossible))
+    with mock.patch.object(experiment_module, "describe", describe):
+        return list(covering(3, refusals.accepts, np.random.default_rng(1), impossible))
 
 
 def part(refusals: Refusals, which: str) -> list[Row]:

@@ -17,8 +17,8 @@ from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-import remembering
-from algorithms.slow_memories import Slow
+import remembering  # noqa: E402
+from algorithms.slow_memories import Slow  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DEVICES, FEATURES, SAMPLES = 6, 8, 5
@@ -96,11 +96,11 @@ def by_loops(path: str, experiment) -> np.ndarray:
 @pytest.mark.parametrize("compressor", remembering.COMPRESSORS, ids=str)
 @pytest.mark.parametrize("memory", [{"name": "none"}, *remembering.MEMORIES], ids=str)
 def test_without_attack_a_run_is_what_loops_over_devices_and_samples_make(path, memory, compressor):
-    try:
-        trainer = trainer_of(path, memory=memory, compressor=compressor)
-    except InputError as refused:
-        assert "biased" in str(refused) and compressor["name"] == "top_k"  # noqa: PT018
+    if compressor["name"] == "top_k" and memory["name"] in ("marina", "dasha_page"):
+        with pytest.raises(InputError, match="is biased as it is set"):
+            trainer_of(path, memory=memory, compressor=compressor)
         return
+    trainer = trainer_of(path, memory=memory, compressor=compressor)
     trainer.train()
     expected = by_loops(path, trainer.experiment)
     assert np.abs(expected).max() > 0.01
@@ -108,17 +108,17 @@ def test_without_attack_a_run_is_what_loops_over_devices_and_samples_make(path, 
 
 
 @pytest.mark.mpi
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_every_memory_has_the_same_bits_on_any_number_of_ranks(program, tmp_path, many, ranks):
+def test_every_memory_has_the_same_bits_on_any_number_of_ranks(program, tmp_path, many):
     experiments = remembering.experiments(many)
-    assert len(experiments) == (8 * 5 - 3) * 6 * 2  # top_k is biased for three
-    ended = program.python(remembering.__file__, tmp_path / "ends.npy", many, ranks=ranks, timeout=500)
-    assert ended.code == 0, ended.err
-    ends = np.load(tmp_path / "ends.npy")
-    assert np.isfinite(ends).all()
-    for experiment, end in zip(experiments, ends, strict=True):
-        np.testing.assert_array_equal(end, remembering.run(experiment, LocalTransport()), err_msg=experiment.to_toml())
+    assert len(experiments) == (8 * 5 - 3) * 4  # top_k is biased for three
+    for ranks in (None, 2, 3):
+        ended = program.python(remembering.__file__, tmp_path / f"{ranks}.npy", many, ranks=ranks, timeout=250)
+        assert ended.code == 0, ended.err
+    alone = np.load(tmp_path / "None.npy")
+    assert np.isfinite(alone).all()
+    for ranks in (2, 3):
+        for experiment, end, expected in zip(experiments, np.load(tmp_path / f"{ranks}.npy"), alone, strict=True):
+            np.testing.assert_array_equal(end, expected, err_msg=experiment.to_toml())
 
 
 @pytest.mark.parametrize("memory", remembering.MEMORIES, ids=str)
@@ -129,8 +129,8 @@ def test_tasks_that_vary_are_refused_or_trained_on(path, memory):
         with pytest.raises(InputError, match="gives a device another task in each round"):
             trainer_of(path, **tables)
         return
-    trainer = trainer_of(path, **tables, rounds=400, compressor={"name": "rand_k", "kept": 6})
-    start = np.linalg.norm(trainer.evaluate(trainer.parameters)["gradient_norm"])
+    trainer = trainer_of(path, **tables, rounds=150, compressor={"name": "rand_k", "kept": 6})
+    start = trainer.evaluate(trainer.parameters)["gradient_norm"]
     trainer.train()
     assert trainer.evaluate(trainer.parameters)["gradient_norm"] < 0.5 * start
 
@@ -146,7 +146,7 @@ def test_votes_of_replicas_need_messages_of_one_task(path, memory):
 
 def test_marina_adds_the_aggregate_to_votes_only(path):
     tables = {"allocation": {"name": "repetition", "copies": 3}, "encoder": {"name": "majority_vote"}}
-    with pytest.raises(InputError, match="^memory marina: anchor = 'server' adds .* encoder majority_vote"):
+    with pytest.raises(InputError, match=r"^memory marina: anchor = 'server' adds .* encoder majority_vote"):
         trainer_of(path, memory={"name": "marina"}, **tables)
     trainer_of(path, memory={"name": "marina", "anchor": "own"}, **tables).train()
 

@@ -36,6 +36,8 @@ class CyclicCode(Encoder):
     """
 
     source: ClassVar[str] = "DRACO, Chen et al. 2018; real DFT codes, Marshall 1984"
+    acronym: ClassVar[str] = "DRACO, cyclic"
+    cost: ClassVar[str] = "redundancy × dim for each device; N dim at the server"
     byzantine: Count
 
     def check(self, assignment: Bool[Array, "devices subsets"], compressor: Compressor, dtype: Any = "float64") -> None:

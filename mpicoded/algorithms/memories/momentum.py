@@ -44,7 +44,7 @@ class Momentum(Memory):
 
 
 class ServerMomentum(Memory):
-    """m_i <- beta m_i + (1 - beta) C(x_i) at the server, and m_i is the vote (RoSDHB); devices keep nothing.
+    """m_i <- beta m_i + (1 - beta) C(x_i) at the server, and m_i is the vote; devices keep nothing.
 
     m_i starts at zero. In a round in which nothing usable comes from a device, its m_i stays and its vote is zero.
     """
