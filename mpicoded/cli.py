@@ -65,7 +65,7 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     if command == "run":
         from mpicoded.commands.run import run
 
-        return run(arguments.config, arguments.output, rest, arguments.quiet)
+        return run(arguments.config, arguments.output, rest, arguments.quiet, arguments.restart)
     if command == "resume":
         from mpicoded.commands.run import resume
 
@@ -125,11 +125,12 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="train as a config says",
         description="Train as a config says. Any key of the config can be overridden: --section.key value.",
-        usage="mpicoded run CONFIG.toml [-o OUT.h5] [--ranks P] [--quiet] [--section.key value …]",
+        usage="mpicoded run CONFIG.toml [-o OUT.h5] [--ranks P] [--quiet] [--restart] [--section.key value …]",
         allow_abbrev=False,
     )
     run.add_argument("config", help="the experiment, a TOML file")
     run.add_argument("-o", "--output", help="result file (default: the config's name in the current folder)")
+    run.add_argument("--restart", action="store_true", help="begin anew where a stopped run could be resumed")
     plan = commands.add_parser(
         "plan",
         help="what a run would need and send, before it starts",

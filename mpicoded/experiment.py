@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import tomllib
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -121,14 +122,25 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         self.encoder.check(assignment, self.compressor, self.compute.dtype)
         return self.encoder.messages(assignment), self.encoder.decoder(assignment).votes
 
+    def checkpoint_interval(self) -> tuple[int | None, float | None]:
+        """Rounds or seconds between two checkpoints; neither: none but where a signal asks for one."""
+        every = self.checkpoint_every
+        if not isinstance(every, str):
+            return every, None
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", every)
+        if found is None or not float(found[1]):
+            raise InputError(
+                f'checkpoint_every must be a number of rounds or a time such as "30s" or "5m", got {every!r}'
+            )
+        return None, float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
     def to_toml(self) -> str:
         """The resolved experiment, every default written out."""
         return tomli_w.dumps(_without_none(msgspec.to_builtins(self)))
 
     def check(self, data: Description, ranks: int) -> None:
         """Raise InputError where the parts do not fit each other, the data or the number of ranks."""
-        if self.checkpoint_every is not None:
-            raise InputError("checkpoint_every: this version has no checkpoints yet; leave it out")
+        self.checkpoint_interval()
         if ranks > self.devices:
             raise InputError(f"{ranks} ranks are more than the {self.devices} devices: each rank hosts one at least")
         if 2 * self.byzantine >= self.devices and self.byzantine:

@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import h5py
@@ -40,14 +41,13 @@ class Reporter:
         hosts: list[str],
         target: str,
         quiet: bool,
+        rows: Sequence[dict[str, float]] = (),
     ) -> None:
         allocation = allocations.report(experiment.allocation, experiment.devices, description.subsets, experiment.seed)
         self._experiment, self._target, self._quiet = experiment, target, quiet
         alone = launched() is None
         self._bar = sys.stdout.isatty() if alone else "MPICODED_TERMINAL" in os.environ
         self._said = self._written = time.monotonic() - _REPORT_SECONDS
-        self._row: dict[str, float] = {}
-        self._first: dict[str, float] = {}
         self._said_bad = self._said_beyond = self._said_saturated = False
         self._rank = np.repeat(np.arange(len(hosts)), block_sizes(experiment.devices, len(hosts)))
         self._host = np.array(hosts, object)[self._rank]
@@ -70,6 +70,10 @@ class Reporter:
             copies=allocation.holders,
             warnings=warnings,
         )
+        self._writer.rows.extend(rows)
+        self._first = dict(rows[0]) if rows else {}
+        self._row = dict(rows[-1]) if rows else {}
+        self._pending: Progress | None = None  # reported, not written yet
         nodes = len(set(hosts))
         self._say("data", str(description))
         self._say(
@@ -83,7 +87,9 @@ class Reporter:
             f"{len(hosts)} {'rank' if len(hosts) == 1 else 'ranks'}, {nodes} {'host' if nodes == 1 else 'hosts'}, "
             f"MPI: {transport.description}",
         )
-        if os.path.exists(target):
+        if rows:
+            self._say("resuming", f"{target} after round {int(rows[-1]['round'])} or later")
+        elif os.path.exists(target):
             self._say("replacing", f"{target}, an older result")
         for line in warnings:
             _warn(line)
@@ -100,21 +106,34 @@ class Reporter:
                 "numbers stand at the limit of the type that they travel in (history/saturated): larger ones were cut"
             )
         now = time.monotonic()
+        self._pending = progress._replace(parameters=progress.parameters.copy())
         if progress.finished or now - self._written >= _REPORT_SECONDS:
-            self._writer.write(
-                progress.parameters,
-                progress.timings,
-                progress.memory,
-                self._bad_records(progress.faults),
-                self._suspicion(progress.suspicion),
-                _estimates(progress.estimates),
-                finished=progress.finished,
-            )
-            self._written = time.monotonic()
+            self._write()
         if progress.finished:
             self._finish()
         elif self._bar or now - self._said >= _REPORT_SECONDS:
             self._status(progress.row["round"])
+
+    def stop(self, round: int, cause: str) -> None:
+        """Say that the run was stopped, and write what was reported."""
+        self._write()
+        reason = f" by {cause}" if cause else ""
+        _warn(f"stopped{reason} after round {round}: mpicoded resume {self._target} goes on")
+
+    def _write(self) -> None:
+        progress, self._pending = self._pending, None
+        if progress is None:
+            return
+        self._writer.write(
+            progress.parameters,
+            progress.timings,
+            progress.memory,
+            self._bad_records(progress.faults),
+            self._suspicion(progress.suspicion),
+            _estimates(progress.estimates),
+            finished=progress.finished,
+        )
+        self._written = time.monotonic()
 
     def _note_faults(self, faults: Faults) -> None:
         """Warn of the first bad or missing record, and of the first round that had more than are tolerated."""

@@ -12,10 +12,11 @@ from pathlib import Path
 from mpicoded import experiment as experiments
 from mpicoded import plugins
 from mpicoded.commands.reporter import Reporter
-from mpicoded.data import layout
+from mpicoded.data import checkpoints, layout
 from mpicoded.data.results import is_result, load_results
 from mpicoded.errors import InputError, one_line
 from mpicoded.experiment import Experiment
+from mpicoded.training.checkpoint import Keeper
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.base import Transport
 from mpicoded.transport.connect import connect
@@ -31,28 +32,36 @@ class Finished(Exception):
     """There is nothing to do."""
 
 
-def run(config: str, output: str | None, overrides: Sequence[str], quiet: bool) -> int:
-    """Train as the config says, on the processes that there are."""
-    return _job(lambda: experiments.load(config, overrides), output or f"{Path(config).stem}.h5", quiet)
+STOPPED = 75
+"""The exit code of a run that a signal has stopped, to be resumed (EX_TEMPFAIL, "try again", of sysexits.h)."""
+
+
+def run(config: str, output: str | None, overrides: Sequence[str], quiet: bool, restart: bool = False) -> int:
+    """Train as the config says, on the processes that there are; ``restart``: also where a run could be resumed."""
+    target = output or f"{Path(config).stem}.h5"
+    return _job(lambda: experiments.load(config, overrides), target, quiet, resuming=False, restart=restart)
 
 
 def resume(path: str, quiet: bool) -> int:
-    """Run an unfinished result file's experiment to its end (from round 0: there are no checkpoints yet)."""
+    """Run an unfinished result file's experiment to its end: from its checkpoint, or from round 0 where it has none."""
 
     def load() -> Experiment:
+        saved = checkpoints.find(checkpoints.path_of(path))
+        if saved is not None and not Path(path).exists():
+            return experiments.loads(saved.toml, path)
         results = load_results(path)
         if results.finished:
             raise Finished
         return experiments.loads(results.toml, path)
 
-    return _job(load, path, quiet)
+    return _job(load, path, quiet, resuming=True)
 
 
-def _job(load: Callable[[], Experiment], target: str, quiet: bool) -> int:
+def _job(load: Callable[[], Experiment], target: str, quiet: bool, resuming: bool, restart: bool = False) -> int:
     """Run, and turn any failure on any rank into the end of the whole job with one readable error."""
     transport = connect()
     try:
-        return _run(transport, load, target, quiet)
+        return _run(transport, load, target, quiet, resuming, restart)
     except Refused:
         raise
     except BaseException as error:
@@ -68,8 +77,10 @@ def _job(load: Callable[[], Experiment], target: str, quiet: bool) -> int:
         return code
 
 
-def _run(transport: Transport, load: Callable[[], Experiment], target: str, quiet: bool) -> int:
-    error, digest, trainer, foreign = None, "", None, ""
+def _run(
+    transport: Transport, load: Callable[[], Experiment], target: str, quiet: bool, resuming: bool, restart: bool
+) -> int:
+    error, digest, trainer, foreign, place = None, "", None, "", checkpoints.path_of(target)
     try:
         experiment = load()
         foreign = " ".join(itertools.chain(*plugins.packages(experiment).items()))
@@ -77,8 +88,12 @@ def _run(transport: Transport, load: Callable[[], Experiment], target: str, quie
         experiment.check(description, transport.size)
         if transport.rank == 0:  # the only one that writes
             _check_target(target, experiment.data.path)
+            if not resuming and not restart:
+                _check_unfinished(target, place)
         trainer = Trainer(experiment, description, transport)
         digest = hashlib.sha256((experiment.to_toml() + description.fingerprint()).encode()).hexdigest()
+        if resuming:
+            digest += _go_on(trainer, place, digest)
     except Finished:
         digest = "finished"
     except InputError as problem:
@@ -96,13 +111,45 @@ def _run(transport: Transport, load: Callable[[], Experiment], target: str, quie
         if transport.rank == 0 and not quiet:
             print(f"{target} is finished: nothing to do", flush=True)
         return 0
+    if restart and transport.rank == 0:
+        place.unlink(missing_ok=True)
     hosts = transport.texts(platform.node())
-    if transport.rank != 0:
-        trainer.train()
-        return 0
-    reporter = Reporter(experiment, description, transport, hosts, target, quiet)
-    trainer.train(reporter.report, reporter.tick)
-    return 0
+    saved = checkpoints.Checkpoint(experiment.to_toml(), digest.partition(" ")[0], 0)
+    keeper = Keeper(
+        transport,
+        *experiment.checkpoint_interval(),
+        lambda round, state: checkpoints.save(place, saved._replace(round=round), state),
+    )
+    with keeper.listening():
+        if transport.rank != 0:
+            return 0 if trainer.train(keeper=keeper) else STOPPED
+        reporter = Reporter(experiment, description, transport, hosts, target, quiet, trainer.rows)
+        if trainer.train(reporter.report, reporter.tick, keeper):
+            place.unlink(missing_ok=True)
+            return 0
+        reporter.stop(trainer.round, keeper.cause)
+    return STOPPED
+
+
+def _go_on(trainer: Trainer, place: Path, digest: str) -> str:
+    """Bring a trainer to where its checkpoint is; what ranks compare of it."""
+    saved = checkpoints.find(place)
+    if saved is None:
+        return ""
+    if saved.digest != digest:
+        raise InputError(f"checkpoint {place} is of another experiment, or its dataset has changed: remove it")
+    trainer.restore(saved.round, checkpoints.load(place, *trainer.hosted))
+    return f" {saved.round}"
+
+
+def _check_unfinished(target: str, place: Path) -> None:
+    """No work is thrown away without being asked for it."""
+    saved = checkpoints.find(place)
+    if saved is not None:
+        raise InputError(
+            f"output {target} is of a run that was stopped after round {saved.round}: mpicoded resume {target} goes "
+            "on with it, mpicoded run --restart begins anew"
+        )
 
 
 def _check_target(target: str, data: str) -> None:

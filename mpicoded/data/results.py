@@ -43,7 +43,7 @@ import h5py
 import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Float
-from mpicoded.data.whole import has_format, whole_file
+from mpicoded.data.whole import has_format, read_tree, whole_file, write_tree
 from mpicoded.errors import InputError, one_line
 
 FORMAT, VERSION = "mpicoded-result", 1
@@ -144,9 +144,9 @@ class ResultWriter:
                 for key, value in values.items():
                     file[f"{name}/{key}"] = value
                     file[f"{name}/{key}"].attrs["units"] = unit
-            _write_tree(file.create_group("bad_records"), bad_records)
-            _write_tree(file.create_group("suspicion"), suspicion)
-            _write_tree(file.create_group("estimates"), estimates)
+            write_tree(file.create_group("bad_records"), bad_records)
+            write_tree(file.create_group("suspicion"), suspicion)
+            write_tree(file.create_group("estimates"), estimates)
             group = file.create_group("allocation")
             group["copies"] = self._copies
             group.attrs.update(self._allocation)
@@ -166,34 +166,11 @@ class ResultWriter:
                 group[name].dims[0].attach_scale(group["round"])
 
 
-def _write_tree(group: h5py.Group, tree: Mapping[str, Any]) -> None:
-    """Arrays as datasets, mappings as groups, single values as attributes."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            _write_tree(group.create_group(name), value)
-        elif np.ndim(value) == 0:
-            group.attrs[name] = value
-        elif np.asarray(value).dtype.kind in "UO":
-            group.create_dataset(name, data=list(value), shape=(len(value),), dtype=h5py.string_dtype())
-        else:
-            group[name] = value
-
-
-def _read_tree(group: h5py.Group) -> dict[str, Any]:
-    tree: dict[str, Any] = dict(group.attrs)
-    for name, item in group.items():
-        if isinstance(item, h5py.Group):
-            tree[name] = _read_tree(item)
-        else:
-            tree[name] = np.asarray(item.asstr()[()]) if h5py.check_string_dtype(item.dtype) else item[()]
-    return tree
-
-
 def _device_table(file: h5py.File, name: str) -> dict[str, Any]:
     """A group whose datasets have a row for each device, but for ``rank_score``."""
     if name not in file:  # written by a version that had none
         return {}
-    tree = _read_tree(file[name])
+    tree = read_tree(file[name])
     if len({np.shape(values) for key, values in tree.items() if np.ndim(values) == 1 and key != "rank_score"}) > 1:
         raise InputError(f"result file {file.filename} is damaged: {name} has unequal lengths")
     return tree

@@ -1,11 +1,13 @@
 """HDF5 files that appear whole or not at all, and whose files they are."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 
 
 @contextmanager
@@ -36,3 +38,29 @@ def has_format(path: str | os.PathLike[str], name: str) -> bool:
             return bool(file.attrs.get("format") == name)
     except Exception:  # whatever it is, it is not that
         return False
+
+
+def write_tree(group: h5py.Group, tree: Mapping[str, Any]) -> None:
+    """Arrays as datasets, mappings as groups, single values as attributes."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            write_tree(group.create_group(name), value)
+        elif np.ndim(value) == 0:
+            group.attrs[name] = value
+        elif np.asarray(value).dtype.kind in "UO":
+            group.create_dataset(name, data=list(value), shape=(len(value),), dtype=h5py.string_dtype())
+        else:
+            group[name] = value
+
+
+def read_tree(group: h5py.Group, rows: Mapping[str, slice] | None = None) -> dict[str, Any]:
+    """What ``write_tree`` wrote; of the datasets in ``rows`` only these."""
+    tree: dict[str, Any] = dict(group.attrs)
+    for name, item in group.items():
+        if isinstance(item, h5py.Group):
+            tree[name] = read_tree(item)
+        elif h5py.check_string_dtype(item.dtype):
+            tree[name] = np.asarray(item.asstr()[()])
+        else:
+            tree[name] = item[rows[name] if rows and name in rows else ()]
+    return tree

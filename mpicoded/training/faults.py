@@ -1,9 +1,13 @@
 """What was wrong with the messages: who sent bad records or none, in which rounds."""
 
+from typing import Any
+
 import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Bool, Int
 
+_BY_DEVICE = ("bad", "missing", "first_round", "last_round")
+_NUMBERS = ("saturated", "most_at_once")
 _MOST_EVENTS = 10_000  # bad or missing records that are kept one by one; all are counted
 
 
@@ -50,6 +54,22 @@ class Faults:
         room[:, 1] = devices[: len(room)]
         room[:, 2] = ~arrived[room[:, 1]]
         self._kept += len(room)
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        counts = {name: getattr(self, name) for name in (*_BY_DEVICE, *_NUMBERS)}
+        return counts | {"events": self.events, "beyond": np.array(self.beyond or (0, 0))}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        for name in _BY_DEVICE:
+            getattr(self, name)[:] = state[name]
+        for name in _NUMBERS:
+            setattr(self, name, int(state[name]))
+        self._kept = len(state["events"])
+        self._events[: self._kept] = state["events"]
+        round, count = state["beyond"].tolist()
+        self.beyond = (round, count) if round else None
 
     @property
     def events(self) -> Int[Array, "events 3"]:

@@ -12,7 +12,7 @@ from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Adversary
 from mpicoded.training.clock import Clock
 from mpicoded.training.coding import Coding
-from mpicoded.transport.base import Transport, block
+from mpicoded.transport.base import Transport, block, block_sizes
 
 NONCE_BITS = 64
 
@@ -71,14 +71,26 @@ class Uplink:
         clock: Clock,
     ) -> None:
         self._experiment, self._coding, self.adversary, self._clock = experiment, coding, adversary, clock
-        first, stop = block(experiment.devices, transport.rank, transport.size)
-        count = coding.each * (stop - first)
+        self._transport = transport
+        self._first, self._stop = block(experiment.devices, transport.rank, transport.size)
+        count = coding.each * (self._stop - self._first)
         dtype = np.dtype(experiment.compute.dtype)
         layout = experiment.compressor.layout(dim, dtype)
         self._records = None if experiment.sends_vectors else np.empty(count, layout)
         slots = experiment.memory.device_slots
         self._state = np.zeros((slots, count, dim), dtype)
         self._received = np.empty((count if slots else 0, dim), dtype)
+
+    def state(self) -> Float[Array, "devices state"] | None:
+        """What all devices remember, a row for each, at rank 0; None elsewhere. Collective."""
+        rows = np.swapaxes(self._state, 0, 1).reshape(self._stop - self._first, -1)
+        counts = block_sizes(self._experiment.devices, self._transport.size)
+        return self._transport.collect(np.ascontiguousarray(rows), counts)
+
+    def restore(self, rows: Float[Array, "devices state"]) -> None:
+        """Go on from a checkpoint: a row for each device of this rank."""
+        slots, count, dim = self._state.shape
+        self._state[...] = np.swapaxes(rows.reshape(count, slots, dim), 0, 1)
 
     def pack(
         self,

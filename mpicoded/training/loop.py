@@ -11,7 +11,7 @@ import resource
 import sys
 from collections.abc import Callable
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,10 @@ from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Float
 from mpicoded.data.layout import Description
 from mpicoded.data.shards import Shards
+from mpicoded.errors import one_line
 from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Adversary
+from mpicoded.training.checkpoint import Keeper, Wish
 from mpicoded.training.clock import Clock
 from mpicoded.training.coding import Coding
 from mpicoded.training.devices import Devices, Gradients, Plan
@@ -32,6 +34,8 @@ from mpicoded.training.placement import placement
 from mpicoded.training.server import Server
 from mpicoded.training.tolerance import Estimate
 from mpicoded.transport.base import Transport, block
+
+_COUNTS = ("up", "down", "overhead", "saturated")  # bytes and numbers of the rounds so far
 
 
 class Progress(NamedTuple):
@@ -53,7 +57,7 @@ class Trainer:
     def __init__(self, experiment: Experiment, description: Description, transport: Transport) -> None:
         self.experiment, self.transport = experiment, transport
         self.clock = Clock()
-        first, stop = block(experiment.devices, transport.rank, transport.size)
+        self.hosted = first, stop = block(experiment.devices, transport.rank, transport.size)
         dtype = np.dtype(experiment.compute.dtype)
         evaluator, held = placement(experiment, description, transport.size)
         shards = Shards.read(description, np.flatnonzero(held[transport.rank]), dtype)
@@ -75,24 +79,39 @@ class Trainer:
         self._total = coding.each * experiment.devices
         self._told_before = np.zeros(dim if experiment.memory.looks_back else 0, dtype)
         self._shard_bytes = shards.nbytes + (test.nbytes if test is not None else 0)
-        self._bytes_up = self._bytes_down = self._saturated_down = 0
+        self.round = 0  # steps done
+        self.rows: list[dict[str, float]] = []  # the history so far, at rank 0
+        self._counts = dict.fromkeys(_COUNTS, 0)
+        self._seconds_before = 0.0
 
     def train(
         self,
         report: Callable[[Progress], None] = lambda progress: None,
         tick: Callable[[int, Faults | None], None] = lambda round, faults: None,
-    ) -> None:
-        """All rounds. On rank 0 ``report`` gets each row of the history, ``tick`` the rounds done and the faults."""
+        keeper: Keeper | None = None,
+    ) -> bool:
+        """All rounds that are left; whether they were done, and not stopped before.
+
+        On rank 0 ``report`` gets each row of the history, ``tick`` the rounds done and the faults.
+        """
         start = perf_counter()
-        where = "before round 1"
+        where = f"before round {self.round + 1}"
         try:
             # A diverging run is a result, not a reason for warnings from every rank.
             with np.errstate(over="ignore", invalid="ignore"):
-                for round in range(self.experiment.rounds + 1):
+                for round in range(self.round, self.experiment.rounds + 1):
                     where = f"after round {round}"
+                    self.round = round
+                    seconds = self._seconds_before + perf_counter() - start - self.clock.outside()
+                    wish = keeper.wish(round) if keeper is not None else Wish.GO_ON
+                    if keeper is not None and wish is not Wish.GO_ON:
+                        with self.clock.phase("write"):
+                            self._keep(keeper, seconds)
+                    if wish is Wish.STOP:
+                        return False
                     last = round == self.experiment.rounds
                     if last or round % self.experiment.evaluate_every == 0:
-                        self._evaluate(round, perf_counter() - start - self.clock.outside(), last, report)
+                        self._evaluate(round, seconds, last, report)
                     if not last:
                         where = f"in round {round + 1}"
                         self._round(round)
@@ -100,6 +119,49 @@ class Trainer:
         except BaseException as error:
             error.add_note(where)
             raise
+        return True
+
+    def _keep(self, keeper: Keeper, seconds: float) -> None:
+        """Save what the next round depends on. Collective; a failure to write is one of all ranks."""
+        state, error = self.state(seconds), None
+        if state is not None:
+            try:
+                keeper.save(self.round, state)
+            except OSError as problem:
+                error = f"the checkpoint cannot be written: {one_line(problem)}"
+        if (error := self.transport.agree(error)) is not None:
+            raise OSError(error)
+        keeper.saved(self.round)
+
+    def state(self, seconds: float = 0.0) -> dict[str, Any] | None:
+        """The state before the next round, at rank 0; None elsewhere. Collective."""
+        devices = self.uplink.state()
+        if self.server is None or devices is None:
+            return None
+        columns = {name: np.array([row[name] for row in self.rows]) for name in (self.rows or [{}])[0]}
+        overhead = self._counts["overhead"] + self.transport.overhead_bytes
+        return {
+            "server": self.server.state(),
+            "devices": devices,
+            "told_before": self._told_before,
+            "history": columns,
+            "seconds": seconds,
+            **self._counts,
+            "overhead": overhead,
+        }
+
+    def restore(self, round: int, state: dict[str, Any]) -> None:
+        """Go on after so many rounds; ``devices`` are the rows of those of this rank. Every rank does it by itself."""
+        self.round = round
+        self.parameters[:] = state["server"]["parameters"]
+        self.uplink.restore(state["devices"])
+        self._told_before[:] = state["told_before"]
+        self._seconds_before = float(state["seconds"])
+        self._counts = {name: int(state[name]) for name in _COUNTS}
+        if self.server is not None:
+            self.server.restore(state["server"])
+            columns = {name: values.tolist() for name, values in state["history"].items()}
+            self.rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def _round(self, round: int) -> None:
         with self.clock.phase("broadcast"):
@@ -114,9 +176,9 @@ class Trainer:
         with self.clock.phase("gather"):
             gathered = self.transport.gather(records, round, self.experiment.devices, sent)
         if self.server is not None and gathered is not None:
-            self._bytes_up += int(gathered.arrived.sum()) * gathered.records.itemsize
-            self._bytes_down += self.experiment.devices * self.downlink.nbytes
-            self._saturated_down += self.downlink.saturated
+            self._counts["up"] += int(gathered.arrived.sum()) * gathered.records.itemsize
+            self._counts["down"] += self.experiment.devices * self.downlink.nbytes
+            self._counts["saturated"] += self.downlink.saturated
             self.server.step(gathered, turn, nonce)
 
     def _turn(self, round: int) -> Turn:
@@ -146,14 +208,15 @@ class Trainer:
         row = {
             "round": round,
             **values,
-            "bytes_up": self._bytes_up,
-            "bytes_down": self._bytes_down,
-            "bytes_overhead": self.transport.overhead_bytes,
+            "bytes_up": self._counts["up"],
+            "bytes_down": self._counts["down"],
+            "bytes_overhead": self._counts["overhead"] + self.transport.overhead_bytes,
             "seconds": seconds,
             "bad_records": int(server.faults.bad.sum()),
             "missing_records": int(server.faults.missing.sum()),
-            "saturated": server.faults.saturated + self._saturated_down,
+            "saturated": server.faults.saturated + self._counts["saturated"],
         }
+        self.rows.append(row)
         with self.clock.phase("write"):
             timings = Clock.table(seconds_by_phase)
             told = (server.faults, server.suspicion.scores, server.tolerance.notes)

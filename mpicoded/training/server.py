@@ -1,5 +1,7 @@
 """What the server computes: records → votes → filters → rule → step."""
 
+from typing import Any
+
 import numpy as np
 
 from mpicoded.algorithms.compressors import receive
@@ -14,6 +16,9 @@ from mpicoded.training.faults import Faults
 from mpicoded.training.suspicion import Suspicion
 from mpicoded.training.tolerance import Tolerance
 from mpicoded.transport.base import Gathered
+
+_ARRAYS = ("state", "previous", "memory")  # what is kept from round to round beside the parameters
+_PARTS = ("faults", "suspicion", "tolerance")
 
 
 class Server:
@@ -56,6 +61,20 @@ class Server:
             self.suspicion.note(messages, self._vote, usable, decoded.accused)
         with clock.phase("step"):
             experiment.optimizer.step(self.parameters, self._vote, self._state, round)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next rounds depend on, for a checkpoint."""
+        arrays = {name: getattr(self, f"_{name}") for name in _ARRAYS}
+        parts = {name: getattr(self, name).state() for name in _PARTS}
+        return arrays | parts | {"parameters": self.parameters}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.parameters[:] = state["parameters"]
+        for name in _ARRAYS:
+            getattr(self, f"_{name}")[...] = state[name]
+        for name in _PARTS:
+            getattr(self, name).restore(state[name])
 
     def _messages_of(
         self, gathered: Gathered, turn: Turn, nonce: int

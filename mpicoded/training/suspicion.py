@@ -1,5 +1,7 @@
 """Who was it? How oddly the votes of each device lie around what the rule makes of all."""
 
+from typing import Any
+
 import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Bool, Float
@@ -49,6 +51,14 @@ class Suspicion:
             sizes = np.where(off > 0, off / deviation, 0.0)
         sizes[:, ~usable] = _MOST
         self._squares += (np.minimum(sizes, _MOST) ** 2).mean(axis=0).reshape(devices, -1).mean(axis=1)
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        return {"squares": self._squares, "rounds": self._rounds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._squares[:], self._rounds = state["squares"], int(state["rounds"])
 
     @property
     def scores(self) -> Float[Array, " devices"]:

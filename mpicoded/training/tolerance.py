@@ -2,7 +2,7 @@
 
 from collections import deque
 from statistics import median_low
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,6 +57,23 @@ class Tolerance:
         tolerated = max(found, self._sustained, self._coding.corrupted(certain) if certain else 0)
         self.notes.append(Estimate(min(tolerated, self._most), found, certain))
         return self._told(min(tolerated, self._most))
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        return {
+            "notes": np.array(self.notes, np.int64).reshape(-1, len(Estimate._fields)),
+            "recent": np.array(self._recent, np.int64),
+            "sustained": self._sustained,
+            "proven": self._proven,
+            "conflicts": self._conflicts,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.notes[:] = [Estimate(*row) for row in state["notes"].tolist()]
+        self._recent.extend(state["recent"].tolist())
+        self._sustained, self._proven = int(state["sustained"]), int(state["proven"])
+        self._conflicts[:] = state["conflicts"]
 
     def trial(self, votes: Float[Array, "votes dim"]) -> tuple[tuple[Filter, ...], Aggregator]:
         """What an attacker who knows the server expects it to use for these votes, if this were the first round."""

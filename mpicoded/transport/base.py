@@ -47,6 +47,9 @@ class Transport(Protocol):
     def collect(self, rows: Array, counts: Array) -> Array | None:
         """Bring the rows of all ranks to rank 0, rank by rank; counts[r] rows come from rank r."""
 
+    def largest(self, number: int) -> int:
+        """The largest of all ranks' numbers, on all ranks."""
+
     def agree(self, error: str | None) -> str | None:
         """The error of the lowest rank that has one, on all ranks; None where no rank has any.
 

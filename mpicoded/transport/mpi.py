@@ -111,6 +111,12 @@ class MpiTransport:
         self._gatherv(rows, counts, out)
         return out
 
+    def largest(self, number: int) -> int:
+        """An Allreduce of one whole number, for which the order of ranks is no matter."""
+        mine, everyone = np.array([number], np.int64), np.empty(1, np.int64)
+        self._comm.Allreduce(mine, everyone, MPI.MAX)
+        return int(everyone[0])
+
     def agree(self, error: str | None) -> str | None:
         """The lowest rank with an error is found first; only its text travels."""
         good = np.empty(self.size, np.uint8)
