@@ -432,7 +432,7 @@ def test_the_model_follows_from_the_data_unless_it_is_named(here):
     [
         (["--attack.name", "[1]"], "attack has no component [1]"),
         (["--filters.0.name", "[]"], "the config has no list filters"),
-        (["--checkpoint_every", "20"], "this version has no checkpoints yet"),
+        (["--checkpoint_every", "soon"], "checkpoint_every must be a number of rounds or a time"),
         (["--optimizer.momentum", "1.5"], "optimizer.momentum: expected float < 1"),
         (["--data.path", "a\nb.h5"], "data file a b.h5 does not exist"),
         (["--data.path", "[" * 2000], "data file [[["),
