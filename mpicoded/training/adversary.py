@@ -1,6 +1,7 @@
 """Byzantine devices: who they are in a round, and what they send instead of their message."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,14 @@ def byzantine_devices(experiment: Experiment, round: int) -> Bool[Array, " devic
     order = generator(experiment.seed, "byzantine", draw).permutation(experiment.devices)
     chosen[order[: experiment.byzantine]] = True
     return chosen
+
+
+class Spoiled(NamedTuple):
+    """A subset whose gradient attackers multiply in their messages."""
+
+    messages: Bool[Array, " messages"]  # of this rank, those of attackers
+    subset: int
+    factor: float
 
 
 class Adversary:
@@ -51,6 +60,16 @@ class Adversary:
             return None
         mine = self._mine(self.byzantine(round))
         return mine if mine.any() else None
+
+    def spoiled(self, round: int) -> Spoiled | None:
+        """What this rank's attackers make of one subset's gradient; None: nothing."""
+        attack = self._experiment.attack
+        if not self.active or not attack.spoils:
+            return None
+        byzantine = self.byzantine(round)
+        held = self._coding.assignment(round)[byzantine].sum(axis=0)
+        mine = self._mine(byzantine)
+        return Spoiled(mine, int(held.argmax()), float(getattr(attack, "scale", 1.0))) if mine.any() else None
 
     def _mine(self, devices: Bool[Array, " devices"]) -> Bool[Array, " messages"]:
         return self._coding.messages(devices[self._first : self._stop])

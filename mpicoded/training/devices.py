@@ -9,6 +9,7 @@ from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Float, Int
 from mpicoded.data.shards import Shards, Work
 from mpicoded.experiment import Experiment
+from mpicoded.training.adversary import Spoiled
 from mpicoded.training.clock import Clock
 
 
@@ -70,14 +71,24 @@ class Devices:
             return self._plans[draws]
 
     def messages(
-        self, plan: Plan, round: int, parameters: Float[Array, " dim"], wrong: bool = False
+        self,
+        plan: Plan,
+        round: int,
+        parameters: Float[Array, " dim"],
+        wrong: bool = False,
+        spoiled: Spoiled | None = None,
     ) -> Float[Array, "messages dim"]:
-        """The honest messages of this round, ordered by device; ``wrong``: of devices with wrong targets."""
+        """The messages of this round, ordered by device.
+
+        ``wrong``: on wrong targets; ``spoiled``: some with another gradient of one subset.
+        """
         with self._clock.phase("compute"):
             streams = Streams(self._experiment.seed, round) if plan.draws else None
             gradients = self._gradients.compute(parameters, plan.work, streams, wrong)
         with self._clock.phase("encode"):
             messages: Array = plan.weights @ gradients
+            if spoiled is not None:
+                _spoil(messages, plan, gradients, spoiled)
         return messages
 
     def _new_plan(self, round: int, draws: bool) -> Plan:
@@ -96,3 +107,11 @@ class Devices:
             shape=(weights.shape[0], len(wanted)),
         )
         return Plan(work, weights, code.keys, draws)
+
+
+def _spoil(messages: Array, plan: Plan, gradients: Float[Array, "subsets dim"], spoiled: Spoiled) -> None:
+    """Add what a factor on the subset's gradient changes in the attackers' messages."""
+    row = np.flatnonzero(plan.work.subsets == spoiled.subset)
+    if len(row):
+        weights = plan.weights[:, row].toarray()[:, 0] * spoiled.messages
+        messages += np.multiply.outer((spoiled.factor - 1) * weights, gradients[row[0]]).astype(messages.dtype)

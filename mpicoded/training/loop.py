@@ -187,7 +187,8 @@ class Trainer:
 
     def _messages(self, plan: Plan, round: int, parameters: Float[Array, " dim"]) -> Float[Array, "messages dim"]:
         """What this rank's devices compute, some perhaps on wrong targets."""
-        messages = self.devices.messages(plan, round, parameters)
+        spoiled = self.uplink.adversary.spoiled(round)
+        messages = self.devices.messages(plan, round, parameters, spoiled=spoiled)
         if (mislabelled := self.uplink.adversary.mislabelled(round)) is not None:
             messages[mislabelled] = self.devices.messages(plan, round, parameters, wrong=True)[mislabelled]
         return messages

@@ -60,6 +60,30 @@ def test_label_flip_computes_on_wrong_targets(tmp_path, task):
     assert (messages[guilty] != honest[guilty]).any(axis=1).all()
 
 
+@pytest.mark.parametrize("permute", [False, True])
+def test_a_spoiled_subset_is_the_one_that_most_attackers_hold(tmp_path, permute):
+    path = str(tmp_path / "data.h5")
+    datasets.linear_regression(path, subsets=20, features=7, seed=1)
+    allocation = {"name": "cyclic", "redundancy": 6, "permute": permute}
+    attack = {"name": "code_aware", "lies": "subset", "scale": -5.0}
+    settings = {"devices": 20, "allocation": allocation}
+    attacked, honest = trainer_of(path, attack=attack, **settings), trainer_of(path, **settings)
+    parameters = np.random.default_rng(0).standard_normal(7)
+    for round in (0, 3):
+        lies, truth = sent(attacked, round, parameters), sent(honest, round, parameters)
+        held = attacked.experiment.allocation.assignment(20, 20, round, attacked.experiment.seed)
+        guilty = np.arange(20) < attacked.experiment.byzantine
+        target = held[guilty].sum(axis=0).argmax()
+        changed = (lies != truth).any(axis=1)
+        np.testing.assert_array_equal(changed, guilty & held[:, target])
+        assert changed.sum() >= (guilty.sum() if not permute else 2)
+        # (z'x - y) z of the one sample of the subset, a sixth of which is in every message
+        with h5py.File(path) as file:
+            z, y = file["x"][target], file["y"][target]
+        expected = np.tile(-6 / 6 * (z @ parameters - y) * z, (changed.sum(), 1))
+        np.testing.assert_allclose((lies - truth)[changed], expected, rtol=1e-9)
+
+
 def test_code_aware_attackers_sit_side_by_side_in_all_rounds(tmp_path):
     path = str(tmp_path / "data.h5")
     datasets.linear_regression(path, subsets=20, features=5)

@@ -192,8 +192,8 @@ def test_a_message_of_nan_is_replaced_counted_and_survived(tmp_path, monkeypatch
     trainer = trainer_of(path, 20, attack={"name": "none"})
     honest = trainer.devices.messages
 
-    def broken(plan, round, parameters):
-        messages = honest(plan, round, parameters)
+    def broken(plan, round, parameters, **words):
+        messages = honest(plan, round, parameters, **words)
         messages[3] = np.nan
         messages[4, 0] = np.inf
         messages[5] = 1e200  # finite, but its distances are not

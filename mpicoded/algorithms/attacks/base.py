@@ -35,6 +35,11 @@ class Attack(Component):
     sends: ClassVar[bool] = True
     """Whether any message is sent at all."""
 
+    @property
+    def spoils(self) -> bool:
+        """Whether attackers multiply one subset's gradient by ``scale`` before they encode."""
+        return False
+
     def check(self, dim: int, record: np.dtype[Any]) -> None:
         """Raise InputError where messages of ``dim`` numbers, sent as such records, cannot be attacked so."""
 

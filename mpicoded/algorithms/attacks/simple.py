@@ -1,7 +1,7 @@
 """Attacks with a formula of their own: on the own message, or on mean and deviation of the honest ones."""
 
 from statistics import NormalDist
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -119,9 +119,11 @@ class LabelFlip(Attack):
 class CodeAware(Attack):
     """Attackers with consecutive device numbers, whose windows overlap most under a fixed cyclic code.
 
-    Each sends ``scale`` times its own message. Subsets in the middle of their windows are on few honest devices
-    or on none. Against windows that are permuted anew in each round, the place of a device says nothing. The
-    experiment's ``identities`` do not matter.
+    ``lies = "message"``: each sends ``scale`` times its own message. ``lies = "subset"``: each multiplies by ``scale``
+    the gradient of one subset in its message, the one that most attackers hold in the round (of several, the first), so
+    that they agree in what they say of it and are honest in all else. Subsets in the middle of their windows are on few
+    honest devices or on none. Against windows that are permuted anew in each round, the place of a device says nothing.
+    The experiment's ``identities`` do not matter.
     """
 
     source: ClassVar[str] = (
@@ -130,14 +132,20 @@ class CodeAware(Attack):
     cost: ClassVar[str] = "f dim"
     places: ClassVar[bool] = True
     scale: float = -1.0
+    lies: Literal["message", "subset"] = "message"
+
+    @property
+    def spoils(self) -> bool:
+        """Where a subset is what they lie about."""
+        return self.lies == "subset"
 
     def place(self, devices: int, byzantine: int) -> Int[Array, " byzantine"]:
         """The first ones."""
         return np.arange(byzantine)
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
-        """Scale × own."""
-        return own * np.asarray(self.scale, own.dtype)
+        """Scale × own; own where a subset in it is spoiled already."""
+        return own if self.spoils else own * np.asarray(self.scale, own.dtype)
 
 
 def alie_z(devices: int, byzantine: int) -> float:
