@@ -165,6 +165,13 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         self.memory.check_encoder(self.encoder, self.allocation)
         for record in records:
             self.attack.check(dim, record)
+        lying = self.byzantine > 0 and not isinstance(self.attack, attacks.NoAttack)
+        if self.encoder.decodes and self.memory.remembers and lying and self.identities == "resampled":
+            raise InputError(
+                f"memory {self.memory.name()} with encoder {self.encoder.name()}: a device that was Byzantine in an "
+                "earlier round still says what its lies have left, so that honest replicas disagree; use identities = "
+                '"fixed", memory none or encoder mean'
+            )
         if self.aggregator.told and (self.filters or self.encoder.decodes):
             other = self.filters[0].name() if self.filters else f"encoder {self.encoder.name()}"
             raise InputError(f"aggregator {self.aggregator.name()} averages messages as they are sent: without {other}")
@@ -268,12 +275,14 @@ def _corrupted(tree: dict[str, Any], byzantine: Any, schema: Schema) -> Any:
         encoder, allocation = cast(tuple[encoders.Encoder, allocations.Allocation], tuple(parts))
         if not encoder.decodes:
             return byzantine
-        devices, subsets = int(tree["devices"]), describe(tree["data"]["path"]).subsets
+        devices, subsets = tree["devices"], describe(tree["data"]["path"]).subsets
+        if not (type(devices) is type(byzantine) is int and 0 <= byzantine <= devices and devices > 0):
+            return byzantine
         allocation.check(devices, subsets)
         assignment = allocation.assignment(devices, subsets, 0, int(tree.get("seed", 0)))
-        encoder.check(assignment, compressors.NoCompression())
+        encoder.check(assignment, compressors.NoCompression(), tree.get("compute", {}).get("dtype", "float64"))
         return encoder.corrupted(assignment, byzantine)
-    except (KeyError, TypeError, ValueError, InputError):  # what is wrong is said where it is checked
+    except (AttributeError, KeyError, TypeError, ValueError, InputError):  # what is wrong is said where it is checked
         return byzantine
 
 

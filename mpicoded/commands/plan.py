@@ -17,6 +17,7 @@ from mpicoded.data.shards import test_rows
 from mpicoded.experiment import Experiment
 from mpicoded.training.coding import Coding
 from mpicoded.training.placement import placement
+from mpicoded.training.tolerance import Tolerance
 from mpicoded.transport.base import block_sizes, header_layout
 
 _MPI_COUNT = 2**31 - 1
@@ -119,6 +120,9 @@ def _theory(experiment: Experiment, description: Description, coding: Coding, di
     assignment = coding.assignment(0)
     rho, bias = theory.spread(experiment.encoder.code(assignment, 0, devices).weights)
     kappa = theory.kappa(experiment.aggregator, experiment.filters, devices, byzantine)
+    tolerance = Tolerance(experiment, coding)
+    if tolerance.estimates and byzantine > tolerance.most:
+        kappa = np.inf
     off = f" + {bias:.3g} ||grad F||²" if bias > 1e-12 else ""
     if description.subsets > devices:
         off += " (where subsets are in random order)"  # neighbours go to the same device in partition and cyclic
@@ -129,7 +133,8 @@ def _theory(experiment: Experiment, description: Description, coding: Coding, di
         floor = f"; error floor {theory.error_floor(rho, kappa, devices, honest):.3g} beta² without compression"
     known = "unknown" if kappa is None else f"{kappa:.4g}"
     chain = " + ".join([*(item.name() for item in experiment.filters), experiment.aggregator.name()])
-    lines.append(("rule", f"{chain}: kappa = {known} for {byzantine} of {devices}{floor}"))
+    guess = ", if that is what the server estimates" if tolerance.estimates else ""
+    lines.append(("rule", f"{chain}: kappa = {known} for {byzantine} of {devices}{guess}{floor}"))
     exists, why = theory.guarantee(experiment.compressor, experiment.memory, kappa, dim, honest, byzantine)
     word = "none known" if exists is None else "yes" if exists else "none"
     told = experiment.transport.broadcast

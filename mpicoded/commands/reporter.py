@@ -130,7 +130,7 @@ class Reporter:
             progress.memory,
             self._bad_records(progress.faults),
             self._suspicion(progress.suspicion),
-            _estimates(progress.estimates),
+            self._estimates(progress.estimates),
             finished=progress.finished,
         )
         self._written = time.monotonic()
@@ -148,8 +148,8 @@ class Reporter:
             self._said_beyond = True
             round, count = faults.beyond
             self._warn(
-                f"{count} records were bad or missing in round {round}, more than the {faults.tolerated} that rule and "
-                "filters tolerate"
+                f"records of {count} devices were bad or missing in round {round}, more than the {faults.tolerated} "
+                "that rule and filters tolerate"
             )
 
     def _bad_records(self, faults: Faults) -> dict[str, Any]:
@@ -176,6 +176,14 @@ class Reporter:
     def _suspicion(self, scores: Array) -> dict[str, Any]:
         by_rank = np.bincount(self._rank, scores) / np.bincount(self._rank)
         return {"score": scores, "rank": self._rank, "host": self._host, "rank_score": by_rank}
+
+    def _estimates(self, notes: list[Estimate]) -> dict[str, Any]:
+        """A column for each number, a row for each round; those that there are."""
+        if not notes:
+            return {}
+        columns = dict(zip(Estimate._fields, np.array(notes, np.int64).T, strict=True))
+        estimated = any(part.estimates for part in (*self._experiment.filters, self._experiment.aggregator))
+        return columns if estimated else {"proven": columns["proven"]}
 
     def _warn(self, line: str) -> None:
         self._writer.warnings.append(line)
@@ -224,12 +232,6 @@ class Reporter:
         except BrokenPipeError:  # nobody reads any more: no reason to stop training
             self._quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _estimates(notes: list[Estimate]) -> dict[str, Any]:
-    """A column for each number, a row for each round; nothing where there was nothing to estimate."""
-    columns = np.array(notes, np.int64).T
-    return dict(zip(Estimate._fields, columns, strict=True)) if notes else {}
 
 
 def _warn(line: str) -> None:

@@ -112,15 +112,13 @@ def _suspicion(result: Results) -> list[str]:
 def _estimates(result: Results) -> list[str]:
     """How many liars the server found."""
     told = result.estimates
-    if not {"tolerated", "outlying", "proven"} <= set(told) or not len(told["proven"]):
-        return []
     lines = []
-    if told["tolerated"].any() or told["outlying"].any():
+    if {"tolerated", "outlying"} <= set(told) and len(told["tolerated"]):
         lines.append(
             f"estimated: {int(np.median(told['outlying']))} outlying votes in the median round, at most "
             f"{told['outlying'].max()}; {told['tolerated'][-1]} tolerated in the last"
         )
-    if told["proven"].any():
+    if "proven" in told and told["proven"].any():
         lines.append(
             f"proven: at least {told['proven'].max()} devices lied in a round, as replicas of their tasks disagree"
         )

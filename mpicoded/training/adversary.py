@@ -26,6 +26,13 @@ def byzantine_devices(experiment: Experiment, round: int) -> Bool[Array, " devic
     return chosen
 
 
+def lying(experiment: Experiment, round: int) -> Bool[Array, " devices"]:
+    """Those of them that do: none where there is no attack."""
+    if isinstance(experiment.attack, NoAttack):
+        return np.zeros(experiment.devices, bool)
+    return byzantine_devices(experiment, round)
+
+
 class Spoiled(NamedTuple):
     """A subset whose gradient attackers multiply in their messages."""
 

@@ -9,7 +9,7 @@ from mpicoded.algorithms.memories import Turn
 from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.experiment import Experiment
-from mpicoded.training.adversary import byzantine_devices
+from mpicoded.training.adversary import lying
 from mpicoded.training.clock import Clock
 from mpicoded.training.coding import Coding
 from mpicoded.training.faults import Faults
@@ -54,7 +54,8 @@ class Server:
                 votes = item.apply(votes, stream=stream)
         with clock.phase("aggregate"):
             if aggregator.told:
-                votes = votes[usable & ~byzantine_devices(experiment, round)]
+                honest = usable & ~lying(experiment, round)
+                votes = votes[honest] if honest.any() else np.zeros_like(votes[:1])
             aggregator.aggregate(votes, previous=self._previous, out=self._vote)
             self._previous[:] = self._vote
         with clock.phase("suspect"):

@@ -1,7 +1,6 @@
 """How many Byzantine votes rule and filters are told to tolerate: a given number, or an estimate for each round."""
 
 from collections import deque
-from statistics import median_low
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment, check_votes
 from mpicoded.training.coding import Coding
 
-_WINDOW = 5  # rounds: what is counted in most of them is believed for good
+_WINDOW, _AGREE = 5, 3  # what is counted in 3 of 5 rounds is believed for good
 
 
 class Estimate(NamedTuple):
@@ -42,7 +41,7 @@ class Tolerance:
         self._recent: deque[int] = deque(maxlen=_WINDOW)
         self._sustained = self._proven = 0
         self._conflicts = np.zeros((experiment.devices, experiment.devices), bool)
-        self._most = self._limit() if self.estimates else 0
+        self.most = self._limit() if self.estimates else 0  # that all parts can be told
 
     def parts(self, decoded: Decoded, usable: Bool[Array, " messages"]) -> tuple[tuple[Filter, ...], Aggregator]:
         """Filters and rule for this round's votes."""
@@ -53,10 +52,11 @@ class Tolerance:
             return self._told(0)
         found = self._count(decoded.votes, usable)
         self._recent.append(found)
-        self._sustained = max(self._sustained, median_low(self._recent))
+        if len(self._recent) >= _AGREE:
+            self._sustained = max(self._sustained, sorted(self._recent)[-_AGREE])
         tolerated = max(found, self._sustained, self._coding.corrupted(certain) if certain else 0)
-        self.notes.append(Estimate(min(tolerated, self._most), found, certain))
-        return self._told(min(tolerated, self._most))
+        self.notes.append(Estimate(min(tolerated, self.most), found, certain))
+        return self._told(min(tolerated, self.most))
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
@@ -79,7 +79,7 @@ class Tolerance:
         """What an attacker who knows the server expects it to use for these votes, if this were the first round."""
         if not self.estimates:
             return self._told(0)
-        return self._told(min(self._count(votes, np.ones(len(votes), bool)), self._most))
+        return self._told(min(self._count(votes, np.ones(len(votes), bool)), self.most))
 
     def _count(self, votes: Float[Array, "votes dim"], usable: Bool[Array, " messages"]) -> int:
         known = (

@@ -238,6 +238,26 @@ def test_errors_of_all_sizes_at_once(liars, seed):
     np.testing.assert_allclose(decoded.votes[0], mean, atol=1e-6)
 
 
+@pytest.mark.parametrize(("devices", "liars", "dtype"), [(45, 16, "float64"), (30, 8, "float64"), (45, 21, "float32")])
+@pytest.mark.parametrize("ratio", [1e3, 1e6])
+def test_one_large_gradient_and_small_lies(devices, liars, dtype, ratio):
+    """The largest messages are honest ones here, not lies."""
+    rng = np.random.default_rng(0)
+    encoder = CyclicCode(byzantine=liars)
+    assignment = Cyclic(redundancy=2 * liars + 1, permute=False).assignment(devices, devices, 0, 0)
+    decoder, weights = encoder.decoder(assignment), encoder.code(assignment, 0, devices).weights.astype(dtype)
+    for _ in range(10):
+        gradients = rng.normal(1, 1, (devices, 11))
+        gradients[rng.integers(devices)] *= ratio
+        messages = weights @ gradients.astype(dtype)
+        largest = np.linalg.norm(messages, axis=1).max()
+        mean = gradients.astype(dtype).mean(axis=0, dtype=np.float64)
+        messages[rng.permutation(devices)[:liars]] = 0
+        decoded = decode(decoder, messages)
+        assert decoded.accused is not None
+        assert np.linalg.norm(decoded.votes[0] - mean) <= {"float64": 1e-6, "float32": 1e-3}[dtype] * largest
+
+
 def test_large_errors_do_not_excuse_themselves():
     """They leave little next to their own size, but much next to honest messages."""
     locator, signals = Locator(45, 5), np.ones((45, 4))

@@ -63,6 +63,8 @@ def votes_with(lies: int) -> np.ndarray:
         ([0, 0, 4, 4, 4, 0, 0, 0, 0, 0], [0, 0, 4, 4, 4, 4, 4, 4, 4, 4]),
         ([5, 5, 5, 0, 0, 0, 9, 0], [5, 5, 5, 5, 5, 5, 9, 5]),
         ([0, 7, 0, 7, 0, 7, 0], [0, 7, 0, 7, 0, 7, 7]),
+        ([5, 0, 0, 0], [5, 0, 0, 0]),
+        ([5, 5, 0, 0], [5, 5, 0, 0]),
     ],
 )
 def test_what_is_counted_in_most_of_five_rounds_is_believed_for_good(path, counted, tolerated):

@@ -9,6 +9,7 @@ from mpicoded.algorithms.aggregators.diameter import MinimumDiameter
 from mpicoded.algorithms.aggregators.neighbours import Bulyan, Krum, MultiKrum
 from mpicoded.algorithms.aggregators.weights import CovarianceFiltering, NormThreshold
 from mpicoded.algorithms.arrays import as_floats, namespace, store
+from mpicoded.errors import InputError
 
 Base = (
     Mean
@@ -48,6 +49,8 @@ class Ctma(TolerantAggregator):
     def check(self, votes: int) -> None:
         """The base may have reasons of its own to refuse."""
         super().check(votes)
+        if self.centre.told:
+            raise InputError(f"aggregator ctma: base {self.centre.name()} needs to be told who is honest")
         self.centre.check(votes)
 
     def breakdown(self, votes: int) -> int:

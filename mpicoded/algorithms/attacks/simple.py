@@ -99,10 +99,15 @@ class Mimic(Attack):
     colludes: ClassVar[bool] = True
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
-        """The top eigenvector of the honest messages' inner products about their mean says how far out each is."""
+        """The top eigenvector of the honest messages' inner products about their mean says how far out each is.
+
+        Of messages that are too large for that, the first is copied.
+        """
         assert seen.honest is not None
         _, gram = centred_gram(seen.honest)
         centred = gram - gram.mean(axis=0) - gram.mean(axis=1)[:, None] + gram.mean()
+        if not np.isfinite(centred).all():
+            return seen.honest[0]
         out = np.linalg.eigh(centred)[1][:, -1]
         return seen.honest[np.argmax(np.abs(out))]
 

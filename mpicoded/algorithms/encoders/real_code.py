@@ -7,6 +7,7 @@ weights not far from binomial ones, so that a message is a weighted mean. An eve
 the circle empty, where the message is known to be zero.
 """
 
+from collections.abc import Callable
 from math import pi
 
 import numpy as np
@@ -84,20 +85,38 @@ class Locator:
         What is left unexplained is less than ``noise`` times the signals. Twice the errors and the erasures together
         are 2s at most. The largest errors are found first and erased, so that their rounding does not hide others;
         then errors that explain nothing are dropped.
+
+        Signals are first taken to be as large as what is left without the s largest, which could be lies. Where nothing
+        explains them so, the largest may be honest (gradients are uneven, and lies can be small): then to be as large
+        as those that are kept.
         """
         if erased.sum() > 2 * self.liars:
             return None
-        gone, honest = erased.copy(), self._size(signals, erased)
-        while not self._explained(signals, gone, noise * honest):
+        surely = self._size(signals, erased)
+        found = self._explanation(signals, erased, noise, lambda gone: surely)
+        if found is not None:
+            return found
+        return self._explanation(signals, erased, noise, lambda gone: self._largest(signals, gone))
+
+    def _explanation(
+        self,
+        signals: Float[Array, "length signals"],
+        erased: Bool[Array, " length"],
+        noise: float,
+        size: Callable[[Bool[Array, " length"]], float],
+    ) -> Bool[Array, " length"] | None:
+        """``places`` where signals are of this size without those at some places."""
+        gone = erased.copy()
+        while not self._explained(signals, gone, allowed := noise * size(gone)):
             rest = np.where(gone[:, None], 0, signals)
-            allowed = noise * float(np.linalg.norm(rest))
-            more = self._search(rest, gone, noise * honest if self._explained(rest, gone, allowed) else allowed)
+            rounding = noise * float(np.linalg.norm(rest))
+            more = self._search(rest, gone, allowed if self._explained(rest, gone, rounding) else rounding)
             if more is None:
                 return None
             gone[more] = True
         for place in np.flatnonzero(gone & ~erased):
             gone[place] = False
-            gone[place] = not self._explained(signals, gone, noise * honest)
+            gone[place] = not self._explained(signals, gone, noise * size(gone))
         return gone if 2 * gone.sum() - erased.sum() <= 2 * self.liars else None
 
     def certain(
@@ -125,6 +144,10 @@ class Locator:
         errors = (2 * self.liars - int(erased.sum())) // 2
         heard = norms[norms > 0][: -errors or None]
         return float(np.sqrt(self.length) * heard[-1]) if len(heard) else 0.0
+
+    def _largest(self, signals: Float[Array, "length signals"], gone: Bool[Array, " length"]) -> float:
+        """That of all signals if each were as large as the largest at the other places."""
+        return float(np.sqrt(self.length) * np.linalg.norm(signals[~gone], axis=1).max(initial=0.0))
 
     def average(self, gone: Bool[Array, " length"]) -> Float[Array, " length"]:
         """Weights of the sum of all messages that are zero at these places, of least norm."""

@@ -20,8 +20,8 @@ class Tasks(NamedTuple):
     def weights(self, tasks: Int[Array, " messages"]) -> Any:
         """The sparse matrix (messages, subsets) of messages about these tasks: T/M times the sum of each one's subsets.
 
-        So the mean over all T tasks is the mean over the M subsets; where tasks are equally large, a message is the
-        mean over its task.
+        So the mean over all T tasks is that over the M subsets, lost ones counted as zero; of tasks that are equally
+        large and lose none, a message is the mean over its task.
         """
         from scipy.sparse import csr_array  # 0.15 s: not for commands that encode nothing
 

@@ -22,6 +22,7 @@ def most_outvoted(held: Bool[Array, "devices tasks"], byzantine: int) -> int:
     from scipy.sparse.csgraph import connected_components
 
     devices, tasks = held.shape
+    byzantine = min(byzantine, devices)
     device, task = np.nonzero(held)
     graph = coo_array((np.ones(len(device), np.int8), (device, devices + task)), shape=(devices + tasks,) * 2)
     count, label = connected_components(graph, directed=False)

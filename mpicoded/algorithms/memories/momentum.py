@@ -12,7 +12,8 @@ from mpicoded.algorithms.shapes import Array, Bool, Float
 class Momentum(Memory):
     """m_i <- beta m_i + (1 - beta) x_i at the device, which sends m_i: older rounds average its noise out.
 
-    m_i starts at zero. It is made of what the device computed, not of what an attack made of it.
+    m_i starts at zero. It is made of what the device computed, not of what an attack made of it (with ``label_flip``,
+    of what it computed wrongly).
     """
 
     source: ClassVar[str] = "Karimireddy et al. 2021; with NNM: Allouah et al. 2023"
@@ -27,7 +28,7 @@ class Momentum(Memory):
 
     @property
     def wants_fixed(self) -> str:
-        """A guarantee; m_i is made of honest computations only, and no lie spoils it."""
+        """A guarantee; a lie about the message does not spoil m_i, one about the data does."""
         return "has a theory for identities that stay only"
 
     def prepare(
