@@ -11,6 +11,7 @@ from typing import NoReturn
 from mpicoded import __version__
 from mpicoded.errors import InputError, one_line
 from mpicoded.transport.launched import launched
+from mpicoded.units import seconds
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -63,13 +64,14 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
 
         relaunch(arguments.ranks, _without_ranks(words))
     if command == "run":
-        from mpicoded.commands.run import run
+        from mpicoded.commands.run import Options, run
 
-        return run(arguments.config, arguments.output, rest, arguments.quiet, arguments.restart)
+        options = Options(arguments.quiet, arguments.restart, arguments.time_limit)
+        return run(arguments.config, arguments.output, rest, options)
     if command == "resume":
-        from mpicoded.commands.run import resume
+        from mpicoded.commands.run import Options, resume
 
-        return resume(arguments.result, arguments.quiet)
+        return resume(arguments.result, Options(arguments.quiet, limit=arguments.time_limit))
     if command == "plan":
         from mpicoded.commands.plan import plan
 
@@ -125,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="train as a config says",
         description="Train as a config says. Any key of the config can be overridden: --section.key value.",
-        usage="mpicoded run CONFIG.toml [-o OUT.h5] [--ranks P] [--quiet] [--restart] [--section.key value …]",
+        usage="mpicoded run CONFIG.toml [-o OUT.h5] [--ranks P] [options] [--section.key value …]",
         allow_abbrev=False,
     )
     run.add_argument("config", help="the experiment, a TOML file")
@@ -154,6 +156,12 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("result", help="the result file of the run")
     for command in (run, resume):
         command.add_argument("--ranks", type=_positive, metavar="P", help="start P ranks under the installed mpiexec")
+        command.add_argument(
+            "--time-limit",
+            type=_seconds,
+            metavar="T",
+            help="stop with a checkpoint before this time is over, e.g. 55m (s, m or h)",
+        )
         command.add_argument("--quiet", action="store_true", help="say nothing unless something is wrong")
 
     _add_data(commands)
@@ -200,6 +208,12 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    if (found := seconds(text)) is None:
+        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 55m or 2h, got {text!r}")
+    return found
 
 
 def _positive(text: str) -> int:

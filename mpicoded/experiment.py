@@ -2,7 +2,6 @@
 
 import copy
 import os
-import re
 import tomllib
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -28,6 +27,7 @@ from mpicoded.data.layout import Description, describe
 from mpicoded.errors import InputError
 from mpicoded.overrides import override
 from mpicoded.schema import Schema, UnknownComponent, check, check_keys, inherit, readable
+from mpicoded.units import seconds
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,12 +127,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         every = self.checkpoint_every
         if not isinstance(every, str):
             return every, None
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", every)
-        if found is None or not float(found[1]):
+        if (found := seconds(every)) is None:
             raise InputError(
                 f'checkpoint_every must be a number of rounds or a time such as "30s" or "5m", got {every!r}'
             )
-        return None, float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+        return None, found
 
     def to_toml(self) -> str:
         """The resolved experiment, every default written out."""

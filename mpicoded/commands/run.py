@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mpicoded import experiment as experiments
 from mpicoded import plugins
@@ -24,6 +25,15 @@ from mpicoded.transport.connect import connect
 _EXPECTED = (InputError, OSError, MemoryError, KeyboardInterrupt, SystemExit)  # one line says all of these
 
 
+class Options(NamedTuple):
+    """What the command line says beside the experiment."""
+
+    quiet: bool = False
+    restart: bool = False  # begin anew where a run could be resumed
+    limit: float | None = None  # seconds after which the run must have stopped
+    resuming: bool = False
+
+
 class Refused(InputError):
     """Bad input that all ranks know of: each may leave by itself."""
 
@@ -36,13 +46,12 @@ STOPPED = 75
 """The exit code of a run that a signal has stopped, to be resumed (EX_TEMPFAIL, "try again", of sysexits.h)."""
 
 
-def run(config: str, output: str | None, overrides: Sequence[str], quiet: bool, restart: bool = False) -> int:
-    """Train as the config says, on the processes that there are; ``restart``: also where a run could be resumed."""
-    target = output or f"{Path(config).stem}.h5"
-    return _job(lambda: experiments.load(config, overrides), target, quiet, resuming=False, restart=restart)
+def run(config: str, output: str | None, overrides: Sequence[str], options: Options) -> int:
+    """Train as the config says, on the processes that there are."""
+    return _job(lambda: experiments.load(config, overrides), output or f"{Path(config).stem}.h5", options)
 
 
-def resume(path: str, quiet: bool) -> int:
+def resume(path: str, options: Options) -> int:
     """Run an unfinished result file's experiment to its end: from its checkpoint, or from round 0 where it has none."""
 
     def load() -> Experiment:
@@ -54,14 +63,14 @@ def resume(path: str, quiet: bool) -> int:
             raise Finished
         return experiments.loads(results.toml, path)
 
-    return _job(load, path, quiet, resuming=True)
+    return _job(load, path, options._replace(resuming=True))
 
 
-def _job(load: Callable[[], Experiment], target: str, quiet: bool, resuming: bool, restart: bool = False) -> int:
+def _job(load: Callable[[], Experiment], target: str, options: Options) -> int:
     """Run, and turn any failure on any rank into the end of the whole job with one readable error."""
     transport = connect()
     try:
-        return _run(transport, load, target, quiet, resuming, restart)
+        return _run(transport, load, target, options)
     except Refused:
         raise
     except BaseException as error:
@@ -77,9 +86,7 @@ def _job(load: Callable[[], Experiment], target: str, quiet: bool, resuming: boo
         return code
 
 
-def _run(
-    transport: Transport, load: Callable[[], Experiment], target: str, quiet: bool, resuming: bool, restart: bool
-) -> int:
+def _run(transport: Transport, load: Callable[[], Experiment], target: str, options: Options) -> int:
     error, digest, trainer, foreign, place = None, "", None, "", checkpoints.path_of(target)
     try:
         experiment = load()
@@ -88,11 +95,11 @@ def _run(
         experiment.check(description, transport.size)
         if transport.rank == 0:  # the only one that writes
             _check_target(target, experiment.data.path)
-            if not resuming and not restart:
+            if not options.resuming and not options.restart:
                 _check_unfinished(target, place)
         trainer = Trainer(experiment, description, transport)
         digest = hashlib.sha256((experiment.to_toml() + description.fingerprint()).encode()).hexdigest()
-        if resuming:
+        if options.resuming:
             digest += _go_on(trainer, place, digest)
     except Finished:
         digest = "finished"
@@ -108,10 +115,10 @@ def _run(
     if (error := transport.agree(error)) is not None:
         raise Refused(error)
     if trainer is None:
-        if transport.rank == 0 and not quiet:
+        if transport.rank == 0 and not options.quiet:
             print(f"{target} is finished: nothing to do", flush=True)
         return 0
-    if restart and transport.rank == 0:
+    if options.restart and transport.rank == 0:
         place.unlink(missing_ok=True)
     hosts = transport.texts(platform.node())
     saved = checkpoints.Checkpoint(experiment.to_toml(), digest.partition(" ")[0], 0)
@@ -119,11 +126,12 @@ def _run(
         transport,
         *experiment.checkpoint_interval(),
         lambda round, state: checkpoints.save(place, saved._replace(round=round), state),
+        options.limit,
     )
     with keeper.listening():
         if transport.rank != 0:
             return 0 if trainer.train(keeper=keeper) else STOPPED
-        reporter = Reporter(experiment, description, transport, hosts, target, quiet, trainer.rows)
+        reporter = Reporter(experiment, description, transport, hosts, target, options.quiet, trainer.rows)
         if trainer.train(reporter.report, reporter.tick, keeper):
             place.unlink(missing_ok=True)
             return 0

@@ -133,6 +133,32 @@ def test_srun_without_the_mpi_plugin_is_refused(environment: dict[str, str], fol
     assert not (folder / "mismatch.h5").exists()
 
 
+def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_on(environment: dict[str, str], folder: Path) -> None:
+    """The signal of the end of its time comes early here, so that nobody has to wait for it."""
+    rounds = ["--rounds", "1500"]
+    options = ["--parsable", "--time=5", "--nodes=2", "--ntasks-per-node=2"]
+    command = ["sbatch", *options, ROOT / "slurm/run.sbatch", CONFIG, *rounds, "-o", "long.h5"]
+    submitted = _run(command, folder, environment, 30)
+    assert submitted.returncode == 0, submitted.stderr
+    number = submitted.stdout.strip()
+    deadline = time.monotonic() + 60
+    while not (folder / "long.h5").exists():  # it trains
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    _run(["scancel", "--batch", "--signal=USR1", number], folder, environment, 30)
+    job = _ended(number, folder, environment)
+    assert job.exit_code == 0, job.output
+    assert "stopped by SIGUSR1 after round" in job.output
+    assert "resuming" in job.output
+    alone = _run([*MPICODED, "run", CONFIG, *rounds, "-o", "long_alone.h5"], folder, dict(os.environ), 60)
+    assert alone.returncode == 0, alone.stderr
+    whole, resumed = load_results(folder / "long_alone.h5"), load_results(folder / "long.h5")
+    assert resumed.finished
+    assert not (folder / "long.h5.checkpoint").exists()
+    np.testing.assert_array_equal(resumed.parameters, whole.parameters)
+    np.testing.assert_array_equal(resumed.history["loss"], whole.history["loss"])
+
+
 def _why_not() -> str | None:
     """Why a cluster cannot be started here, if so."""
     if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("apt-get"):

@@ -266,3 +266,24 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_its_reason(here, 
     write_config("run.toml", more="checkpoint_every = 5")
     assert main(["run", "run.toml", "-o", "part.h5", "--quiet"]) == 1
     assert "after round 5: OSError: the checkpoint cannot be written" in capsys.readouterr().err
+
+
+def test_a_run_stops_before_its_time_limit_and_goes_on(here, capsys):
+    write_config("run.toml")
+    assert main(["run", "run.toml", "-o", "whole.h5", "--quiet", "--rounds", "2000"]) == 0
+    words = ["run", "run.toml", "-o", "part.h5", "--quiet", "--rounds", "2000", "--time-limit", "1s"]
+    start, stops = time.monotonic(), 0
+    while main(words) == STOPPED:
+        assert time.monotonic() - start < 2
+        assert "stopped by the time limit after round" in capsys.readouterr().err
+        words = ["resume", "part.h5", "--quiet", "--time-limit", "1s"]
+        start, stops = time.monotonic(), stops + 1
+    assert stops
+    assert_same("whole.h5", "part.h5")
+
+
+@pytest.mark.parametrize("limit", ["0s", "soon", "10", "-5s"])
+def test_what_is_no_time_limit_is_refused(here, capsys, limit):
+    write_config("run.toml")
+    assert main(["run", "run.toml", f"--time-limit={limit}"]) == 2
+    assert "must be a time such as 90s, 55m or 2h, got" in capsys.readouterr().err
