@@ -116,14 +116,16 @@ Table = dict[tuple[int, ...], np.ndarray]
 
 
 def covering(
-    strength: int, accepts: Callable[[Row], bool], rng: np.random.Generator, impossible: Table, tries: int = 16
+    strength: int, accepts: Callable[[Row], bool], rng: np.random.Generator, impossible: Table, tries: int = 6
 ) -> Iterator[Row]:
     """Rows that ``accepts``, among which every pair (strength 2), triple (3), … of entries of different axes is met.
 
     Greedy: for entries that are not yet met together, of random rows with them the accepted one that meets most others
-    (of ``tries``, those with the least of what is ``impossible``). Entries for which none is accepted are added to
-    ``impossible``, and tried again in rows without any other such, as long as there are some and that changes anything.
+    (of ``tries``, those with the least of what is ``impossible``); else a row that was accepted with one of them, or
+    the plainest one. Entries for which none is accepted are added to ``impossible``, and tried again in rows without
+    any other such, as long as there are some and that changes anything.
     """
+    known: dict[tuple[int, int], Row] = {}
     groups = list(itertools.combinations(range(len(SIZES)), strength))
     open_ = {axes: _possible(axes, impossible) for axes in groups}
     impossible |= {axes: np.zeros_like(open_[axes]) for axes in groups}
@@ -138,11 +140,19 @@ def covering(
                 rows[:, axes] = entries
                 doubts = _count(rows, impossible)
                 order = np.lexsort((-_count(rows, open_, groups), doubts))
-                order = order[:tries] if first else order[doubts[order] == 0][: tries // 4]
-                chosen = next((row for row in map(tuple, rows[order].tolist()) if accepts(row)), None)
+                order = order[:tries] if first else order[doubts[order] == 0][: tries // 2]
+                candidates = rows[order].tolist()
+                bases = [known.get(entry) for entry in zip(axes, entries, strict=True)] + [(0,) * len(SIZES)]
+                for base in bases if first else ():
+                    if base is not None:
+                        candidates.append(list(base))
+                        for axis, entry in zip(axes, entries, strict=True):
+                            candidates[-1][axis] = entry
+                chosen = next((row for row in map(tuple, candidates) if accepts(row)), None)
                 if chosen is None:
                     impossible[axes][entries] = True
                     continue
+                known |= {entry: known.get(entry, chosen) for entry in enumerate(chosen)}
                 yield chosen
                 changed = True
                 for group in groups:
