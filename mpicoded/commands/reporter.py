@@ -48,7 +48,7 @@ class Reporter:
         alone = launched() is None
         self._bar = sys.stdout.isatty() if alone else "MPICODED_TERMINAL" in os.environ
         self._said = self._written = time.monotonic() - _REPORT_SECONDS
-        self._said_bad = self._said_beyond = self._said_saturated = False
+        self._said_bad = self._said_beyond = self._said_saturated = self._said_undecoded = False
         self._rank = np.repeat(np.arange(len(hosts)), block_sizes(experiment.devices, len(hosts)))
         self._host = np.array(hosts, object)[self._rank]
         warnings = _warnings(experiment, allocation, description.subsets)
@@ -144,6 +144,12 @@ class Reporter:
                 f"{'no record' if missing else 'a bad record'} from device {device} (rank {self._rank[device]}, "
                 f"host {self._host[device]}) in round {round}: replaced by zero, as all that follow are"
             )
+        if faults.undecoded and not self._said_undecoded:
+            self._said_undecoded = True
+            self._warn(
+                f"round {faults.first_undecoded} could not be decoded: more devices lie or are missing than encoder "
+                f"{self._experiment.encoder.name()} corrects; its vote is a guess, as in all such rounds"
+            )
         if faults.beyond is not None and not self._said_beyond:
             self._said_beyond = True
             round, count = faults.beyond
@@ -163,6 +169,7 @@ class Reporter:
             "rank": self._rank,
             "host": self._host,
             "most_at_once": faults.most_at_once,
+            "undecoded": faults.undecoded,
             "events": {
                 "round": round,
                 "device": device,

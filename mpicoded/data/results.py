@@ -12,7 +12,8 @@
                         there, and where the code can prove lies: ``proven``, the least number of devices that lied
 ``bad_records/NAME``    (devices,) ``bad``, ``missing``: records that were replaced, since they could not be used or did
                         not come; ``first_round`` (0: never), ``last_round``; ``rank``, ``host`` of the device;
-                        attribute ``most_at_once``: in one round
+                        attributes ``most_at_once``: in one round; ``undecoded``: rounds in which the code found more
+                        lies than it corrects
 ``bad_records/events``  the first of them one by one: ``round``, ``device``, ``rank``, ``host``, ``missing`` (1 or 0);
                         attribute ``left_out``: how many more there were
 ``allocation/copies``   (subsets,) on how many devices each subset is; attributes hold the allocation's report

@@ -7,7 +7,7 @@ import numpy as np
 from mpicoded.algorithms.shapes import Array, Bool, Int
 
 _BY_DEVICE = ("bad", "missing", "first_round", "last_round")
-_NUMBERS = ("saturated", "most_at_once")
+_NUMBERS = ("saturated", "most_at_once", "undecoded", "first_undecoded")
 _MOST_EVENTS = 10_000  # bad or missing records that are kept one by one; all are counted
 
 
@@ -26,6 +26,8 @@ class Faults:
         self.last_round = np.zeros(devices, np.int64)
         self.saturated = 0  # numbers at the limit of the wire's type
         self.most_at_once = 0  # bad and missing records in one round
+        self.undecoded = 0  # rounds whose code found more lies than it corrects
+        self.first_undecoded = 0  # 0: none
         self._events = np.empty((_MOST_EVENTS, 3), np.int64)
         self._kept = 0
 
@@ -54,6 +56,11 @@ class Faults:
         room[:, 1] = devices[: len(room)]
         room[:, 2] = ~arrived[room[:, 1]]
         self._kept += len(room)
+
+    def give_up(self, round: int) -> None:
+        """Take in a round (counted from 0) that could not be decoded."""
+        self.undecoded += 1
+        self.first_undecoded = self.first_undecoded or round + 1
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""

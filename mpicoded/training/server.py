@@ -46,6 +46,8 @@ class Server:
             decoder = self._coding.decoder(round)
             decoded = decoder.decode(messages, usable, generator(experiment.seed, "code", round))
             votes = decoded.votes
+            if experiment.encoder.decodes and decoded.accused is None:
+                self.faults.give_up(round)
         with clock.phase("estimate"):
             filters, aggregator = self.tolerance.parts(decoded, usable)
         with clock.phase("filter"):

@@ -5,6 +5,7 @@ import pytest
 
 from mpicoded.cli import main
 from mpicoded.data import datasets, layout
+from mpicoded.data.results import load_results
 from mpicoded.errors import InputError
 from mpicoded.experiment import decode
 from mpicoded.training.adversary import byzantine_devices
@@ -83,6 +84,18 @@ def test_fixed_liars_are_named_and_nobody_else_is(paths, code):
     assert (scores[~guilty] == 0).all()
     if code != "cyclic":  # which has no replicas
         assert {note.proven for note in trainer.server.tolerance.notes} == {2}
+
+
+def test_a_round_that_cannot_be_decoded_is_said_and_counted(paths, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    table = {"encoder": {"name": "cyclic_code", "byzantine": 2}, "attack": {"name": "gaussian"}}
+    within, beyond = (experiment_of(paths["cyclic"], "cyclic", byzantine=count, **table) for count in (2, 4))
+    for experiment, rounds in ((within, 0), (beyond, 15)):
+        with open("code.toml", "w") as file:
+            file.write(experiment.to_toml())
+        assert main(["run", "code.toml", "--quiet"]) == 0
+        assert ("round 1 could not be decoded" in capsys.readouterr().err) == bool(rounds)
+        assert load_results("code.h5").bad_records["undecoded"] == rounds
 
 
 def test_rules_are_told_how_many_votes_devices_can_corrupt(paths):
