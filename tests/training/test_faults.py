@@ -223,7 +223,7 @@ def test_the_result_file_names_device_rank_and_host_and_warns(program, tmp_path)
     np.testing.assert_array_equal(events["device"].reshape(8, 20), np.tile(guilty, (8, 1)))
     np.testing.assert_array_equal(events["rank"], told["rank"][events["device"]])
     first = f"a bad record from device {guilty[0]} (rank {told['rank'][guilty[0]]}, host {result.hosts[0]}) in round 1"
-    many = "20 records were bad or missing in round 1, more than the 19 that rule and filters tolerate"
+    many = "records of 20 devices were bad or missing in round 1, more than the 19 that rule and filters tolerate"
     for text in (first, many):
         assert sum(text in line for line in result.warnings) == 1
         assert sum(text in line for line in ended.err.splitlines()) == 1
