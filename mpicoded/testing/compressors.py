@@ -221,22 +221,24 @@ class CompressorBattery(ComponentBattery):
         kinds = [(dim, dtype) for dtype in (np.float64, np.float32) for dim in (1, 7, 37, 100)]
         own, kept = streams(count), []
         tracemalloc.start()
-        for batch in range(batches):
-            dim, dtype = kinds[batch % len(kinds)]
-            one, arrived = self.made(part, dim), rng.random(count) < 0.9
-            records = untrusted(one, dim, dtype, rng, count)
-            result, bad = received(one, records, dim, own, arrived, dtype)
-            assert np.isfinite(result).all()
-            longest = np.sum(np.square(result, dtype=np.longdouble), axis=1).max()
-            assert longest <= np.finfo(dtype).max / (16 * DEVICES)
-            assert not result[bad | ~arrived].any()
-            assert not (bad & ~arrived).any()
-            assert (one.saturated(records) >= 0).all()
-            seen.update(bad=int(np.sum(bad)), good=int(np.sum(arrived & ~bad)))
-            if batch in (batches // 2 - 1, batches - 1):
-                del records, result, bad, arrived
-                gc.collect()
-                kept.append(tracemalloc.get_traced_memory()[0])
-        tracemalloc.stop()
+        try:  # or all that comes after a failure would be traced, and slow
+            for batch in range(batches):
+                dim, dtype = kinds[batch % len(kinds)]
+                one, arrived = self.made(part, dim), rng.random(count) < 0.9
+                records = untrusted(one, dim, dtype, rng, count)
+                result, bad = received(one, records, dim, own, arrived, dtype)
+                assert np.isfinite(result).all()
+                longest = np.sum(np.square(result, dtype=np.longdouble), axis=1).max()
+                assert longest <= np.finfo(dtype).max / (16 * DEVICES)
+                assert not result[bad | ~arrived].any()
+                assert not (bad & ~arrived).any()
+                assert (one.saturated(records) >= 0).all()
+                seen.update(bad=int(np.sum(bad)), good=int(np.sum(arrived & ~bad)))
+                if batch in (batches // 2 - 1, batches - 1):
+                    del records, result, bad, arrived
+                    gc.collect()
+                    kept.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
         assert kept[1] - kept[0] < 50_000
         assert seen["good"] > 1000
