@@ -13,6 +13,7 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Iterator
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -195,4 +196,4 @@ def _wider(hint: Any, plugins: tuple[Plugin, ...]) -> Any:
     if not homes or not plugins:
         return hint
     inner = [_widened(option, plugins) if option in own else option for option in options]
-    return functools.reduce(operator.or_, [*inner, *more])
+    return reduce(operator.or_, [*inner, *more])

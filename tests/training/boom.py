@@ -15,10 +15,10 @@ failure = {
 honest = Devices.messages
 
 
-def messages(self, round, parameters):
+def messages(self, plan, round, parameters, **more):
     if round == 9 and self.first == 50:  # the block of rank 2 of 4
         raise failure
-    return honest(self, round, parameters)
+    return honest(self, plan, round, parameters, **more)
 
 
 Devices.messages = messages
