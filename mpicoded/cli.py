@@ -28,7 +28,7 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     try:
         arguments, rest = _parser().parse_known_args(words)
-        if rest and arguments.command not in ("run", "plan", "allocation"):
+        if rest and arguments.command not in ("run", "sweep", "plan", "allocation"):
             raise InputError(f"unknown argument {rest[0]!r} (see mpicoded {arguments.command} --help)")
         code = _dispatch(arguments, rest, words)
         sys.stdout.flush()  # here, where a reader that has left is no error yet
@@ -55,23 +55,31 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     processes, rank = launched() or (1, 0)
     if processes > 1 and command == "data":
         raise InputError("data is made by one process: start it without mpiexec")
-    if rank > 0 and command in ("list", "show", "plan", "allocation"):
+    together = command in ("run", "resume") or (command == "sweep" and arguments.index is not None)
+    if processes > 1 and command == "sweep" and arguments.run:
+        raise InputError("sweep --run starts its ranks by itself: start it without mpiexec, with --ranks")
+    if rank > 0 and command in ("list", "show", "plan", "allocation", "sweep") and not together:
         return 0
-    if command in ("run", "resume") and arguments.ranks is not None:
+    if together and arguments.ranks is not None:
         if processes > 1:
             raise InputError(f"--ranks starts an mpiexec of its own, but this is one of {processes} processes already")
         from mpicoded.commands.launch import relaunch
 
-        relaunch(arguments.ranks, _without_ranks(words))
+        relaunch(arguments.ranks, _without_ranks(words), arguments, rest)
     if command == "run":
         from mpicoded.commands.run import Options, run
 
-        options = Options(arguments.quiet, arguments.restart, arguments.time_limit)
+        options = Options(arguments.quiet, arguments.restart, arguments.time_limit, arguments.watchdog)
         return run(arguments.config, arguments.output, rest, options)
     if command == "resume":
         from mpicoded.commands.run import Options, resume
 
-        return resume(arguments.result, Options(arguments.quiet, limit=arguments.time_limit))
+        options = Options(arguments.quiet, limit=arguments.time_limit, watchdog=arguments.watchdog)
+        return resume(arguments.result, options)
+    if command == "sweep":
+        from mpicoded.commands.sweep import sweep
+
+        return sweep(arguments, rest, words)
     if command == "plan":
         from mpicoded.commands.plan import plan
 
@@ -155,12 +163,19 @@ def _parser() -> argparse.ArgumentParser:
     resume = commands.add_parser("resume", help="finish an interrupted run", allow_abbrev=False)
     resume.add_argument("result", help="the result file of the run")
     for command in (run, resume):
-        command.add_argument("--ranks", type=_positive, metavar="P", help="start P ranks under the installed mpiexec")
         command.add_argument(
             "--time-limit",
             type=_seconds,
             metavar="T",
             help="stop with a checkpoint before this time is over, e.g. 55m (s, m or h)",
+        )
+    for command in (run, resume, _add_sweep(commands)):
+        command.add_argument("--ranks", type=_positive, metavar="P", help="start P ranks under the installed mpiexec")
+        command.add_argument(
+            "--watchdog",
+            type=_seconds,
+            metavar="T",
+            help="end the job, and say where each rank is, when nothing has happened for so long, e.g. 10m",
         )
         command.add_argument("--quiet", action="store_true", help="say nothing unless something is wrong")
 
@@ -173,6 +188,25 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--timings", action="store_true", help="also the seconds of each phase")
     commands.add_parser("doctor", help="is this machine right?", allow_abbrev=False)
     return parser
+
+
+def _add_sweep(commands: "argparse._SubParsersAction[_Parser]") -> _Parser:
+    sweep = commands.add_parser(
+        "sweep",
+        help="a grid of experiments: list or run it",
+        description="The grid of all --vary over all configs. Unless told otherwise, list its experiments by number.",
+        usage="mpicoded sweep CONFIG.toml … [--vary section.key=value,value …] [-o FOLDER] "
+        "[--run | --array | --index N] [--ranks P] [--section.key value …]",
+        allow_abbrev=False,
+    )
+    sweep.add_argument("configs", nargs="+", metavar="CONFIG.toml", help="experiments, TOML files")
+    sweep.add_argument("--vary", action="append", default=[], metavar="KEY=V,V", help="the values of one key")
+    sweep.add_argument("-o", "--output", default="results", help="folder of the result files (default: results)")
+    what = sweep.add_mutually_exclusive_group()
+    what.add_argument("--run", action="store_true", help="run those that are not finished, one after another")
+    what.add_argument("--array", action="store_true", help="print the numbers of those, for sbatch --array")
+    what.add_argument("--index", type=_count, metavar="N", help="run, or resume, number N, unless it is finished")
+    return sweep
 
 
 def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:

@@ -1,9 +1,12 @@
 """``--ranks P``: start this program again under the installed mpiexec, with what this MPI and machine need."""
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,7 +59,32 @@ def environment(ranks: int, open_mpi: bool) -> dict[str, str]:
     return variables
 
 
-def relaunch(ranks: int, words: list[str]) -> NoReturn:
+def program() -> list[str]:
+    """The words that start this program again."""
+    # -P: a file of the current folder must not shadow a module, unless the package itself lies there.
+    safe = [] if Path(mpicoded.__file__).parents[1] == Path.cwd() else ["-P"]
+    return [sys.executable, *safe, "-m", "mpicoded"]
+
+
+def outlives(arguments: argparse.Namespace, overrides: Sequence[str]) -> bool:
+    """Whether the experiment of ``run`` or ``resume`` goes on when a rank dies. What is wrong the ranks will say."""
+    # A look at the text first: few experiments do, and NumPy is slow to load.
+    if arguments.command == "run":
+        with suppress(OSError, UnicodeDecodeError, InputError):
+            if any("continue" in text for text in (*overrides, Path(arguments.config).read_text())):
+                from mpicoded import configs
+
+                return configs.load(arguments.config, overrides).transport.on_rank_loss == "continue"
+    if arguments.command == "resume":
+        with suppress(InputError):
+            from mpicoded.commands.run import unfinished
+
+            found = unfinished(arguments.result)
+            return found is not None and found.transport.on_rank_loss == "continue"
+    return False
+
+
+def relaunch(ranks: int, words: list[str], arguments: argparse.Namespace, overrides: Sequence[str]) -> NoReturn:
     """Replace this process by mpiexec, which starts ``ranks`` times ``mpicoded`` with these words."""
     found = find_launcher()
     if found is None:
@@ -69,7 +97,5 @@ def relaunch(ranks: int, words: list[str]) -> NoReturn:
     if sys.stdout.isatty():
         variables["MPICODED_TERMINAL"] = "1"  # the ranks cannot see it: launchers put pipes or terminals between
     sys.stdout.flush()
-    # -P: a file of the current folder must not shadow a module, unless the package itself lies there.
-    safe = [] if Path(mpicoded.__file__).parents[1] == Path.cwd() else ["-P"]
-    command = [launcher, "-n", str(ranks), sys.executable, *safe, "-m", "mpicoded", *words]
-    os.execvpe(launcher, command, variables)
+    tolerant = ["--with-ft", "ulfm"] if is_open_mpi(version) and outlives(arguments, overrides) else []
+    os.execvpe(launcher, [launcher, *tolerant, "-n", str(ranks), *program(), *words], variables)

@@ -1,4 +1,7 @@
-"""The shipped batch script under a real SLURM: two nodes give what one process gives, bit for bit."""
+"""The shipped batch scripts under a real SLURM: two nodes give what one process gives, bit for bit.
+
+MPICODED_ALL=1 also waits for real time limits.
+"""
 
 import os
 import re
@@ -6,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +17,7 @@ import numpy as np
 import pytest
 
 from mpicoded.commands.launch import find_launcher, is_open_mpi
-from mpicoded.data.results import load_results
+from mpicoded.data.results import Results, load_results
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]  # the first may have packages to install
 
@@ -23,6 +26,8 @@ CLUSTER = Path(__file__).with_name("cluster.sh")
 CONFIG = str(ROOT / "configs/quickstart.toml")
 VENV = Path(sys.executable).parent.parent  # not resolved: a venv's Python is a link to another place
 JOB_SECONDS = 150  # SLURM ends a job by its time limit some time in the minute after it
+LONG = ["--rounds", "1000"]  # long enough to send it signals
+NODES = ["--time=5", "--nodes=2", "--ntasks-per-node=2"]
 MPICODED = [sys.executable, "-m", "mpicoded"]
 
 # The nodes only pretend to have their CPUs: ranks cannot be bound to them, and have to yield while they wait,
@@ -44,6 +49,7 @@ class Job(NamedTuple):
     exit_code: int
     output: str
     result: Path  # where the script puts it
+    restarts: int
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +86,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The submit folder: the data, and ``alone.h5``, the run of one process."""
     folder = tmp_path_factory.mktemp("submit")
-    for words in (
-        ["data", "linear_regression", "-o", "linear.h5", "--seed", "3"],
-        ["run", CONFIG, "--rounds", "50", "-o", "alone.h5"],
-    ):
-        done = _run([*MPICODED, *words], folder, dict(os.environ), 60)
-        assert done.returncode == 0, done.stderr
+    _mpicoded(folder, "data", "linear_regression", "-o", "linear.h5", "--seed", "3")
+    _mpicoded(folder, "run", CONFIG, "--rounds", "50", "-o", "alone.h5")
     return folder
 
 
@@ -94,11 +96,8 @@ def jobs(environment: dict[str, str], folder: Path) -> dict[str, Job]:
     """All jobs, submitted together: while some start, others wait."""
     numbers = {}
     for name, (variables, words) in JOBS.items():
-        options = ["--parsable", "--time=1", "--nodes=2", "--ntasks-per-node=2"]
-        command = ["sbatch", *options, ROOT / "slurm/run.sbatch", CONFIG, *words]
-        submitted = _run(command, folder, environment | variables, 30)
-        assert submitted.returncode == 0, submitted.stderr
-        numbers[name] = submitted.stdout.strip()
+        options = ["--time=1", *NODES[1:], "slurm/run.sbatch", CONFIG, *words]
+        numbers[name] = _submit(folder, environment | variables, *options)
     return {name: _ended(number, folder, environment) for name, number in numbers.items()}
 
 
@@ -133,30 +132,135 @@ def test_srun_without_the_mpi_plugin_is_refused(environment: dict[str, str], fol
     assert not (folder / "mismatch.h5").exists()
 
 
-def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_on(environment: dict[str, str], folder: Path) -> None:
-    """The signal of the end of its time comes early here, so that nobody has to wait for it."""
-    rounds = ["--rounds", "1500"]
-    options = ["--parsable", "--time=5", "--nodes=2", "--ntasks-per-node=2"]
-    command = ["sbatch", *options, ROOT / "slurm/run.sbatch", CONFIG, *rounds, "-o", "long.h5"]
-    submitted = _run(command, folder, environment, 30)
-    assert submitted.returncode == 0, submitted.stderr
-    number = submitted.stdout.strip()
-    deadline = time.monotonic() + 60
-    while not (folder / "long.h5").exists():  # it trains
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    _run(["scancel", "--batch", "--signal=USR1", number], folder, environment, 30)
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> Results:
+    """The long run of one process."""
+    _mpicoded(folder, "run", CONFIG, *LONG, "-o", "long_alone.h5")
+    return load_results(folder / "long_alone.h5")
+
+
+def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_on(
+    environment: dict[str, str], folder: Path, alone: Results
+) -> None:
+    """It needs three times what it has; the signal of their end comes early here, so that nobody has to wait for it."""
+    early = _submit(folder, environment, *NODES, "slurm/run.sbatch", CONFIG, "--rounds", "50")
+    _until((folder / f"mpicoded-{early}.out").exists)
+    _run(["scancel", "--batch", "--signal=USR1", early], folder, environment, 30)  # before its ranks listen
+    number = _submit(folder, environment, *NODES, "slurm/run.sbatch", CONFIG, *LONG, "-o", "long.h5")
+    for lives in (1, 2):
+        _until(lambda lives=lives: _trains(folder / f"mpicoded-{number}.out", lives))
+        _run(["scancel", "--batch", "--signal=USR1", number], folder, environment, 30)
     job = _ended(number, folder, environment)
     assert job.exit_code == 0, job.output
-    assert "stopped by SIGUSR1 after round" in job.output
-    assert "resuming" in job.output
-    alone = _run([*MPICODED, "run", CONFIG, *rounds, "-o", "long_alone.h5"], folder, dict(os.environ), 60)
-    assert alone.returncode == 0, alone.stderr
-    whole, resumed = load_results(folder / "long_alone.h5"), load_results(folder / "long.h5")
-    assert resumed.finished
-    assert not (folder / "long.h5.checkpoint").exists()
-    np.testing.assert_array_equal(resumed.parameters, whole.parameters)
-    np.testing.assert_array_equal(resumed.history["loss"], whole.history["loss"])
+    assert job.output.count("stopped by SIGUSR1 after round") == 2
+    assert job.output.count("resuming") == job.restarts == 2
+    _assert_same(folder / "long.h5", alone)
+    job = _ended(early, folder, environment)
+    assert (job.exit_code, job.restarts) == (0, 1), job.output
+    assert load_results(job.result).finished
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("MPICODED_ALL" not in os.environ, reason="takes minutes: MPICODED_ALL=1")
+def test_a_job_that_needs_three_real_time_limits(
+    environment: dict[str, str], folder: Path, jobs: dict[str, Job]
+) -> None:
+    """It trains for half a minute each time: the script's own minute before the end would be all of this limit."""
+    pace = 50 / load_results(jobs["mpirun"].result).history["seconds"][-1]  # or more: two jobs ran at a time
+    rounds = ["--rounds", str(int(100 * pace))]
+    options = ["--time=1", "--signal=B:USR1@30", *NODES[1:]]
+    number = _submit(folder, environment, *options, "slurm/run.sbatch", CONFIG, *rounds, "-o", "limits.h5")
+    job = _ended(number, folder, environment, seconds=1800)
+    assert job.exit_code == 0, job.output
+    assert job.output.count("stopped by SIGUSR1 after round") >= 2, job.output
+    _mpicoded(folder, "run", CONFIG, *rounds, "-o", "limits_alone.h5", timeout=600)
+    _assert_same(folder / "limits.h5", load_results(folder / "limits_alone.h5"))
+
+
+@pytest.mark.parametrize("launch", ["srun", "mpirun"])
+def test_a_cancelled_job_can_be_resumed(launch: str, environment: dict[str, str], folder: Path, alone: Results) -> None:
+    """srun lets the ranks write a checkpoint; mpirun's daemons end at once, and what is left is the last one."""
+    result, every = f"cancelled_{launch}.h5", ["--checkpoint_every", "1s"] if launch == "mpirun" else []
+    words = [*NODES, "slurm/run.sbatch", CONFIG, *LONG, *every, "-o", result]
+    number = _submit(folder, environment | {"LAUNCH": launch}, *words)
+    _until(lambda: _trains(folder / f"mpicoded-{number}.out", 1))
+    if every:
+        _until((folder / f"{result}.checkpoint").exists)
+    _run(["scancel", number], folder, environment, 30)
+    job = _ended(number, folder, environment, state="CANCELLED")
+    assert not load_results(folder / result).finished
+    assert (folder / f"{result}.checkpoint").exists(), job.output
+    if launch == "srun":
+        assert "stopped by SIG" in job.output
+    _mpicoded(folder, "resume", result)
+    _assert_same(folder / result, alone)
+
+
+def test_an_array_runs_what_is_not_finished(environment: dict[str, str], folder: Path, alone: Results) -> None:
+    """Six experiments, two of them finished. The last one is sent back into the queue, and takes no other with it."""
+    rounds = [20, 30, 40, 50, 60, 1000]
+    grid = [CONFIG, "--vary", f"rounds={','.join(map(str, rounds))}", "-o", "swept"]
+    for number in ("1", "4"):
+        _mpicoded(folder, "sweep", *grid, "--index", number)
+    array = _mpicoded(folder, "sweep", *grid, "--array").strip()
+    assert array == "0,2-3,5"
+    before = {path: path.stat().st_mtime_ns for path in (folder / "swept").iterdir()}
+    options = ["--time=5", "--ntasks-per-node=2", f"--array={array}"]
+    number = _submit(folder, environment, *options, "slurm/sweep.sbatch", *grid)
+    logs = [folder / f"mpicoded-sweep-{number}_{task}.out" for task in range(6)]
+    _until(lambda: _trains(logs[5], 1))
+    _run(["scancel", "--batch", "--signal=USR1", f"{number}_5"], folder, environment, 30)
+    ended = [_ended(f"{number}_{task}", folder, environment) for task in ("0", "2", "3", "5")]
+    assert [(job.exit_code, job.restarts) for job in ended] == [(0, 0), (0, 0), (0, 0), (0, 1)]
+    assert [log.exists() for log in logs] == [True, False, True, True, False, True]
+    assert [log.read_text().count("running ") for log in logs if log.exists()] == [1, 1, 1, 2]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list((folder / "swept").iterdir())) == 6
+    for path in (folder / "swept").iterdir():
+        result = load_results(path)
+        assert result.finished
+        rows = len(result.history["loss"])
+        assert result.history["round"][-1] == result.experiment["rounds"] == rounds.pop(rounds.index(10 * rows - 10))
+        np.testing.assert_array_equal(result.history["loss"], alone.history["loss"][:rows])
+    assert _mpicoded(folder, "sweep", *grid, "--array").strip() == "none"
+    refused = _run(["sbatch", "--array=none", ROOT / "slurm/sweep.sbatch", *grid], folder, environment, 30)
+    assert "Invalid job array specification" in refused.stderr
+
+
+def _mpicoded(folder: Path, *words: str, timeout: float = 60) -> str:
+    done = _run([*MPICODED, *words], folder, dict(os.environ), timeout)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _submit(folder: Path, environment: dict[str, str], *words: str) -> str:
+    """Submit with these options, script of ours and words for it; the job's number."""
+    words = tuple(str(ROOT / word) if word.startswith("slurm/") else word for word in words)
+    submitted = _run(["sbatch", "--parsable", *words], folder, environment, 30)
+    assert submitted.returncode == 0, submitted.stderr
+    return submitted.stdout.strip()
+
+
+def _until(holds: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _trains(log: Path, lives: int) -> bool:
+    """Whether a job trains, for so many times: it has said what it runs, and then something of its rounds."""
+    return (
+        log.exists() and len(re.findall(r"^running (?:.*\n)(?:resuming .*\n)?round ", log.read_text(), re.M)) == lives
+    )
+
+
+def _assert_same(path: Path, whole: Results) -> None:
+    result = load_results(path)
+    assert result.finished
+    assert not path.with_name(f"{path.name}.checkpoint").exists()
+    np.testing.assert_array_equal(result.parameters, whole.parameters)
+    np.testing.assert_array_equal(result.history["loss"], whole.history["loss"])
 
 
 def _why_not() -> str | None:
@@ -169,19 +273,26 @@ def _why_not() -> str | None:
     return None
 
 
-def _ended(number: str, folder: Path, environment: dict[str, str]) -> Job:
+def _ended(
+    number: str,
+    folder: Path,
+    environment: dict[str, str],
+    state: str = "COMPLETED|FAILED",
+    seconds: float = JOB_SECONDS,
+) -> Job:
+    """Wait for a job's end, or for that of a task of an array."""
     # Not "sbatch --wait", which looks 2, 10, 42, ... s after the start.
-    for _ in range(JOB_SECONDS * 5):
+    for _ in range(int(seconds * 5)):
         said = _run(["scontrol", "--oneliner", "show", "job", number], folder, environment, 30).stdout
-        found = re.search(r" JobState=(\w+) .* ExitCode=(\d+):", said)
+        found = re.search(r" JobState=(\w+) .* Restarts=(\d+) .* ExitCode=(\d+):", said)
         assert found is not None, said
-        if found[1] not in ("PENDING", "RUNNING", "COMPLETING"):
+        if found[1] not in ("PENDING", "RUNNING", "COMPLETING", "SIGNALING", "REQUEUED"):
             break
         time.sleep(0.2)
-    output = folder / f"mpicoded-{number}.out"
-    text = output.read_text() if output.exists() else ""
-    assert found[1] in ("COMPLETED", "FAILED"), f"{said}\n{text}"
-    return Job(int(found[2]), text, folder / f"quickstart-{number}.h5")
+    output = next(folder.glob(f"mpicoded*-{number}.out"), None)
+    text = output.read_text() if output else ""
+    assert re.fullmatch(state, found[1]), f"{said}\n{text}"
+    return Job(int(found[3]), text, folder / f"quickstart-{number}.h5", int(found[2]))
 
 
 def _run(
