@@ -33,7 +33,7 @@ def override(tree: dict[str, Any], words: Sequence[str], families: Mapping[str, 
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text
 
 

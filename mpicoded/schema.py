@@ -1,5 +1,6 @@
 """A config's tree held against the types it decodes into: strict keys, names that exist, errors in a user's words."""
 
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,7 +8,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mpicoded.algorithms.component import Component, describe_type, nested
-from mpicoded.errors import InputError
+from mpicoded.errors import InputError, quoted
+
+_DEEPEST = 20  # tables in tables
 
 INHERITED = "byzantine"
 """The field that rule and filters take from the top level where their table does not have it."""
@@ -36,12 +39,26 @@ def check(tree: Mapping[str, Any], schema: Schema) -> None:
                 _check_component(family, table, choice)
 
 
+def check_values(tree: Any, place: str = "") -> None:
+    """Raise InputError for numbers that are not finite or too large, and tables in tables for ever."""
+    if place.count(".") >= _DEEPEST:
+        raise InputError(f"{place} is nested too deeply")
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            check_values(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(tree, float) and not math.isfinite(tree):
+        raise InputError(f"{place}: expected a finite number, got {tree}")
+    elif isinstance(tree, int) and abs(tree) >= 2**63:
+        raise InputError(f"{place}: expected int of 64 bits, got {quoted(tree)}")
+
+
 def check_keys(table: Mapping[str, Any], cls: type[msgspec.Struct], place: str = "") -> None:
     """Raise InputError for a key that is no field, also of the plain tables inside."""
     fields = cls.__struct_fields__
     for key in table:
         if key not in fields and not (key == "name" and issubclass(cls, Component)):
-            raise InputError(f"{place or 'the top level'} has no key {key!r}; it has: {', '.join(fields) or 'none'}")
+            where, known = place or "the top level", ", ".join(fields) or "none"
+            raise InputError(f"{where} has no key {quoted(key)}; it has: {known}")
     if not place:
         for key, kind in typing.get_type_hints(cls).items():
             plain = isinstance(kind, type) and issubclass(kind, msgspec.Struct) and not issubclass(kind, Component)
@@ -51,10 +68,10 @@ def check_keys(table: Mapping[str, Any], cls: type[msgspec.Struct], place: str =
 
 def _check_component(family: str, table: Any, choice: Members) -> None:
     if not isinstance(table, dict):
-        raise InputError(f"{family} must be a table with a name, got {table!r}")
+        raise InputError(f"{family} must be a table with a name, got {quoted(table)}")
     name = table.get("name")
     if not isinstance(name, str) or name not in choice:
-        found = f"has no component {name!r}" if "name" in table else "needs a name"
+        found = f"has no component {quoted(name)}" if "name" in table else "needs a name"
         raise UnknownComponent(f"{family} {found}; choose from: {', '.join(choice)}")
     check_keys(table, choice[str(name)], f"{family} {name}")
     for field, options in nested(choice[str(name)]).items():
@@ -87,7 +104,7 @@ def readable(error: msgspec.ValidationError, tree: Any, schema: Schema) -> str:
         need = describe_type(hint)
         text = f"expected {need}" if need.startswith("int") else f"expected one of {need}"
     text = text.split(", got ")[0]
-    return f"{place}: {text[0].lower()}{text[1:]}, got {value!r}"
+    return f"{place}: {text[0].lower()}{text[1:]}, got {quoted(value)}"
 
 
 def _lookup(tree: Any, schema: Schema, place: str) -> tuple[Any, Any]:

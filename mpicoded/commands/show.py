@@ -8,7 +8,7 @@ from mpicoded.algorithms.shapes import Array
 from mpicoded.commands.text import readable_bytes, table
 from mpicoded.data.compare import differences
 from mpicoded.data.results import Results, load_results
-from mpicoded.errors import InputError
+from mpicoded.errors import InputError, one_line
 
 _MOST = 5  # ranks and devices that are named
 _QUANTITIES = ("loss", "suboptimality", "accuracy", "gradient_norm")
@@ -20,14 +20,20 @@ def show(paths: Sequence[str], timings: bool) -> int:
     for result in results:
         if not len(result.history["round"]):
             raise InputError(f"result file {result.path} has no rows yet")
-    if len(results) == 1:
-        print(_summary(results[0]))
-    else:
-        print(_comparison(results))
-    if timings:
-        for result in results:
-            print(f"\n{result.path}: seconds by phase\n{_timings(result)}")
+    texts = []
+    try:
+        texts.append(_summary(results[0]) if len(results) == 1 else _comparison(results))
+        if timings:
+            texts += [f"\n{result.path}: seconds by phase\n{_timings(result)}" for result in results]
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        names = ", ".join(result.path for result in results)
+        raise InputError(f"cannot show {names}, damaged or of another version: {_reason(error)}") from None
+    print("\n".join(texts))
     return 0
+
+
+def _reason(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
 
 
 def _summary(result: Results) -> str:

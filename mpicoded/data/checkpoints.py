@@ -2,21 +2,18 @@
 
 ``OUT.h5.checkpoint`` holds a tree of arrays and numbers as groups, datasets and attributes. Root attributes: ``format``
 = "mpicoded-checkpoint", ``version``, ``experiment`` (the resolved config), ``digest`` (of config and data), ``round``
-(steps done). It is replaced whole, so that a kill at any instant leaves the old or the new one.
+(steps done). Each dataset of the state has the CRC-32 of its content as attribute, for each row where it has rows. The
+file is replaced whole, so that a kill at any instant leaves the old or the new one.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
+from mpicoded.data.whole import has_format, opened, read_tree, whole_file, write_tree
+from mpicoded.errors import InputError
 
-from mpicoded.data.whole import has_format, read_tree, whole_file, write_tree
-from mpicoded.errors import InputError, one_line
-
-FORMAT, VERSION = "mpicoded-checkpoint", 1
+FORMAT, VERSION = "mpicoded-checkpoint", 2
 
 
 class Checkpoint(NamedTuple):
@@ -42,33 +39,25 @@ def save(path: Path, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
             digest=checkpoint.digest,
             round=checkpoint.round,
         )
-        write_tree(file.create_group("state"), state)
+        write_tree(file.create_group("state"), state, checked=True)
 
 
 def find(path: Path) -> Checkpoint | None:
     """What the checkpoint at this place is of, None where there is none. Raises InputError where it is none of ours."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     if not has_format(path, FORMAT):
         raise InputError(f"{path} is not a checkpoint of mpicoded, or it is damaged")
-    with _opened(path) as file:
+    with opened(path, "checkpoint") as file:
         if file.attrs["version"] != VERSION:
             raise InputError(f"checkpoint {path} has version {file.attrs['version']}, this program reads {VERSION}")
-        return Checkpoint(str(file.attrs["experiment"]), str(file.attrs["digest"]), int(file.attrs["round"]))
+        found = Checkpoint(str(file.attrs["experiment"]), str(file.attrs["digest"]), int(file.attrs["round"]))
+        if found.round < 0:
+            raise ValueError(f"its round is {found.round}")
+        return found
 
 
 def load(path: Path, first: int, stop: int) -> dict[str, Any]:
     """The state for a rank that hosts devices first … stop-1: rows of ``devices`` are those of its own."""
-    with _opened(path) as file:
-        return read_tree(file["state"], {"devices": slice(first, stop)})
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except InputError:
-        raise
-    except Exception as error:  # what a damaged file makes HDF5 raise has no end
-        raise InputError(f"checkpoint {path} is damaged: {one_line(error)}") from None
+    with opened(path, "checkpoint") as file:
+        return read_tree(file["state"], {"devices": slice(first, stop)}, checked=True)

@@ -9,13 +9,14 @@
 ======================  ===================================  ==================================================
 
 Root attributes: ``format`` = "mpicoded-data", ``version`` = 1, ``task`` = "regression" or "classification",
-``classes`` (0 for regression), ``made_by`` (how the file was made) and, with ``optimum``, ``optimum_loss``.
+``classes`` (0 for regression), ``made_by`` (how the file was made), ``content`` (a CRC-32 of the samples, by which
+a resumed run sees that they were replaced; optional) and, with ``optimum``, ``optimum_loss``.
 ``x`` is stored contiguously (no chunks, no compression), so a run of subsets is one plain read.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import h5py
@@ -23,7 +24,7 @@ import numpy as np
 
 from mpicoded.algorithms.models import Task
 from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
-from mpicoded.data.whole import has_format, whole_file
+from mpicoded.data.whole import check_stored, has_format, opened, values, whole_file
 from mpicoded.errors import InputError, one_line
 
 FORMAT, VERSION = "mpicoded-data", 1
@@ -40,11 +41,13 @@ class Description(NamedTuple):
     test_samples: int
     optimum_loss: float | None
     made_by: str
+    content: str  # the checksum of the samples that is told in the file
+    stamp: tuple[int, int, int]  # by which a file that changes is known
 
     def fingerprint(self) -> str:
         """Tells datasets apart, for ranks to see that they read the same one; it does not read the samples."""
         counts = np.array([self.features, self.classes, self.test_samples, *self.offsets], np.int64)
-        return f"{self.made_by} {self.optimum_loss} {counts.tobytes().hex()}"
+        return f"{self.made_by} {self.optimum_loss} {self.content} {counts.tobytes().hex()}"
 
     @property
     def subsets(self) -> int:
@@ -79,6 +82,13 @@ def write(
     """Write a dataset; the rows of ``x`` are in the order of the subsets. The file appears whole or not at all."""
     if os.path.exists(path) and not has_format(path, FORMAT):
         raise InputError(f"{os.fspath(path)} exists and is not a dataset of mpicoded: it is left as it is")
+    label = np.int64 if classes else np.float64
+    arrays = {"x": x, "y": np.asarray(y, label)}
+    if test is not None:
+        arrays |= {"test/x": test[0], "test/y": np.asarray(test[1], label)}
+    content = 0
+    for array in arrays.values():
+        content = zlib.crc32(np.ascontiguousarray(array).data, content)
     try:
         with whole_file(path) as file:
             file.attrs.update(
@@ -87,12 +97,11 @@ def write(
                 task="classification" if classes else "regression",
                 classes=classes,
                 made_by=made_by,
+                content=f"{content:08x}",
             )
             file["offsets"] = np.asarray(offsets, np.int64)
-            label = np.int64 if classes else np.float64
-            file["x"], file["y"] = x, np.asarray(y, label)
-            if test is not None:
-                file["test/x"], file["test/y"] = test[0], np.asarray(test[1], label)
+            for name, array in arrays.items():
+                file[name] = array
             if optimum is not None:
                 file["optimum"] = optimum[0]
                 file.attrs["optimum_loss"] = optimum[1]
@@ -100,30 +109,21 @@ def write(
         raise InputError(f"cannot write {os.fspath(path)}: {one_line(error)}") from None
 
 
-@contextmanager
-def _open(path: str) -> Iterator[h5py.File]:
-    if not os.path.isfile(path):
-        raise InputError(f"data file {path} does not exist or is no file (make one with: mpicoded data NAME -o {path})")
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        raise InputError(f"data file {path} cannot be read as HDF5: {one_line(error)}") from None
-    with file:
-        yield file
+def _stamp(path: str) -> tuple[int, int, int]:
+    state = os.stat(path)
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def describe(path: str) -> Description:
     """Open a dataset read-only, check its layout, and return what it holds. Raises InputError."""
-    with _open(path) as file:
-        try:
-            return _describe(path, file)
-        except InputError:
-            raise
-        except Exception as error:  # what a damaged file makes HDF5 and NumPy raise has no end
-            raise InputError(f"data file {path} is damaged or not of this layout: {one_line(error)}") from None
+    if not os.path.isfile(path):
+        raise InputError(f"data file {path} does not exist or is no file (make one with: mpicoded data NAME -o {path})")
+    stamp = _stamp(path)
+    with opened(path, "data file") as file:
+        return _describe(path, file, stamp)
 
 
-def _describe(path: str, file: h5py.File) -> Description:
+def _describe(path: str, file: h5py.File, stamp: tuple[int, int, int]) -> Description:
     def need(holds: Any, text: str) -> None:
         if not holds:
             raise InputError(f"data file {path}: {text}")
@@ -144,7 +144,7 @@ def _describe(path: str, file: h5py.File) -> Description:
         stored.shape and stored.ndim == 1 and stored.dtype.kind == "i" and len(stored) >= 2,
         "offsets must be M + 1 integers",
     )
-    offsets = stored[()].astype(np.int64)
+    offsets = values(stored).astype(np.int64)
     need(
         offsets[0] == 0 and (offsets[1:] >= offsets[:-1]).all() and offsets[-1] > 0,
         "offsets must rise from 0 to the samples",
@@ -171,6 +171,8 @@ def _describe(path: str, file: h5py.File) -> Description:
         test_samples=test_samples,
         optimum_loss=None if optimum_loss is None else float(optimum_loss),
         made_by=str(file.attrs.get("made_by", "")),
+        content=str(file.attrs.get("content", "")),
+        stamp=stamp,
     )
 
 
@@ -188,6 +190,8 @@ def _check_samples(file: h5py.File, group: str, samples: int, task: str, need: A
         f"{group}x must have {samples} rows, as offsets or {group}y say, has {x.shape[0]}",
     )
     need(y.shape == (samples,), f"{group}y must have shape ({samples},), has {y.shape}")
+    check_stored(x)
+    check_stored(y)
     kind = "i" if task == "classification" else "f"
     need(y.dtype.kind == kind, f"{group}y must be {'integers' if kind == 'i' else 'floats'}, is {y.dtype}")
     return int(x.shape[1])
@@ -204,18 +208,15 @@ def read_rows(
     classification = description.task == "classification"
     x = np.empty((rows, description.features), dtype)
     y = np.empty(rows, np.int64 if classification else dtype)
-    try:
-        with _open(description.path) as file:
-            at = 0
-            for start, stop in runs:
-                here = np.s_[at : at + stop - start]
-                file[f"{group}x"].read_direct(x, np.s_[start:stop], here)
-                file[f"{group}y"].read_direct(y, np.s_[start:stop], here)
-                at += stop - start
-    except InputError:
-        raise
-    except Exception as error:  # the file may have changed, or be damaged where nobody looked yet
-        raise InputError(f"data file {description.path} cannot be read: {one_line(error)}") from None
+    with opened(description.path, "data file") as file:
+        at = 0
+        for start, stop in runs:
+            here = np.s_[at : at + stop - start]
+            file[f"{group}x"].read_direct(x, np.s_[start:stop], here)
+            file[f"{group}y"].read_direct(y, np.s_[start:stop], here)
+            at += stop - start
+        if _stamp(description.path) != description.stamp:  # HDF5 reads zeros behind the end of a file that was cut
+            raise InputError(f"data file {description.path} has changed while it was read")
     if not (np.isfinite(np.min(x, initial=0)) and np.isfinite(np.max(x, initial=0))):  # NaN is both; makes no mask
         raise InputError(f"data file {description.path}: {group}x holds NaN or infinite values")
     if classification and y.size and not (y.min() >= 0 and y.max() < description.classes):

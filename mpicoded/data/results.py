@@ -13,9 +13,11 @@
 ``bad_records/NAME``    (devices,) ``bad``, ``missing``: records that were replaced, since they could not be used or did
                         not come; ``first_round`` (0: never), ``last_round``; ``rank``, ``host`` of the device;
                         attributes ``most_at_once``: in one round; ``undecoded``: rounds in which the code found more
-                        lies than it corrects
+                        lies than it corrects; ``skipped``: rounds without a step, as too few messages came
 ``bad_records/events``  the first of them one by one: ``round``, ``device``, ``rank``, ``host``, ``missing`` (1 or 0);
                         attribute ``left_out``: how many more there were
+``lost_ranks/NAME``     (lost,) ``rank``, ``host`` and ``round`` (1 for the first) of each rank that died and that the
+                        others went on without
 ``allocation/copies``   (subsets,) on how many devices each subset is; attributes hold the allocation's report
 ======================  ============================================================================================
 
@@ -35,7 +37,6 @@ every instant and a killed run leaves one.
 
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,8 +45,9 @@ import h5py
 import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Float
-from mpicoded.data.whole import has_format, read_tree, whole_file, write_tree
-from mpicoded.errors import InputError, one_line
+from mpicoded.data.whole import has_format, numbers, opened, read_tree, whole_file, write_tree
+from mpicoded.errors import InputError
+from mpicoded.toml import parse
 
 FORMAT, VERSION = "mpicoded-result", 1
 UNITS = {
@@ -77,6 +79,7 @@ class Results(NamedTuple):
     bad_records: dict[str, Any]
     suspicion: dict[str, Any]
     estimates: dict[str, Array]
+    lost_ranks: dict[str, Any]
     allocation: dict[str, Any]
     finished: bool
     versions: dict[str, str]
@@ -128,6 +131,7 @@ class ResultWriter:
         estimates: Mapping[str, Array],
         *,
         finished: bool,
+        lost_ranks: Mapping[str, Any] | None = None,
     ) -> None:
         """Write everything so far to a temporary file and put it in place."""
         with whole_file(self.path) as file:
@@ -148,6 +152,7 @@ class ResultWriter:
             write_tree(file.create_group("bad_records"), bad_records)
             write_tree(file.create_group("suspicion"), suspicion)
             write_tree(file.create_group("estimates"), estimates)
+            write_tree(file.create_group("lost_ranks"), lost_ranks or {})
             group = file.create_group("allocation")
             group["copies"] = self._copies
             group.attrs.update(self._allocation)
@@ -173,7 +178,7 @@ def _device_table(file: h5py.File, name: str) -> dict[str, Any]:
         return {}
     tree = read_tree(file[name])
     if len({np.shape(values) for key, values in tree.items() if np.ndim(values) == 1 and key != "rank_score"}) > 1:
-        raise InputError(f"result file {file.filename} is damaged: {name} has unequal lengths")
+        raise ValueError(f"{name} has unequal lengths")
     return tree
 
 
@@ -183,45 +188,38 @@ def is_result(path: str | os.PathLike[str]) -> bool:
 
 
 def _group(file: h5py.File, name: str) -> dict[str, Array]:
-    """The datasets of a group; none where a version of the program did not write it yet."""
-    return {key: value[()] for key, value in file[name].items()} if name in file else {}
+    """The columns of a group; none where a version of the program did not write it yet."""
+    return {key: numbers(file[name], key) for key in file[name]} if name in file else {}
 
 
 def load_results(path: str | os.PathLike[str]) -> Results:
     """Read a result file. Raises InputError where it is missing, damaged or something else."""
     name = os.fspath(path)
-    if not os.path.isfile(name):
-        raise InputError(f"result file {name} does not exist or is no file")
-    try:
-        with h5py.File(name, "r", locking=False) as file:
-            if "experiment" not in file.attrs:
-                raise InputError(f"{name} is not a result file of mpicoded")
-            toml = str(file.attrs["experiment"])
-            for needed in ("history/round", "history/loss"):
-                if not isinstance(file.get(needed), h5py.Dataset):
-                    raise InputError(f"result file {name} is damaged: it lacks {needed}")
-            history = _group(file, "history")
-            if {values.shape for values in history.values()} != {(len(history["round"]),)}:
-                raise InputError(f"result file {name} is damaged: its history has unequal lengths")
-            return Results(
-                path=name,
-                experiment=tomllib.loads(toml),
-                history=history,
-                parameters=file["parameters"][()],
-                timings=_group(file, "timings"),
-                memory=_group(file, "memory"),
-                bad_records=_device_table(file, "bad_records"),
-                suspicion=_device_table(file, "suspicion"),
-                estimates=_group(file, "estimates"),
-                allocation={**file["allocation"].attrs, "copies": file["allocation/copies"][()]},
-                finished=bool(file.attrs["finished"]),
-                versions=json.loads(file.attrs["versions"]),
-                mpi=str(file.attrs["mpi"]),
-                hosts=[str(host) for host in file.attrs["hosts"]],
-                warnings=[str(line) for line in file.attrs["warnings"]],
-                toml=toml,
-            )
-    except InputError:
-        raise
-    except Exception as error:  # what a damaged file makes HDF5 and others raise has no end
-        raise InputError(f"result file {name} is damaged: {one_line(error)}") from None
+    with opened(name, "result file", scanned=1 << 30) as file:
+        if file.attrs.get("format") != FORMAT:
+            raise InputError(f"{name} is not a result file of mpicoded")
+        if file.attrs["version"] != VERSION:
+            raise InputError(f"result file {name} has version {file.attrs['version']}, this program reads {VERSION}")
+        toml = str(file.attrs["experiment"])
+        history = {key: numbers(file, f"history/{key}") for key in ("round", "loss")} | _group(file, "history")
+        if len({values.shape for values in history.values()}) > 1:
+            raise ValueError("its history has unequal lengths")
+        return Results(
+            path=name,
+            experiment=parse(toml),
+            history=history,
+            parameters=numbers(file, "parameters"),
+            timings=_group(file, "timings"),
+            memory=_group(file, "memory"),
+            bad_records=_device_table(file, "bad_records"),
+            suspicion=_device_table(file, "suspicion"),
+            estimates=_group(file, "estimates"),
+            lost_ranks=_device_table(file, "lost_ranks"),
+            allocation={**file["allocation"].attrs, "copies": numbers(file, "allocation/copies")},
+            finished=bool(file.attrs["finished"]),
+            versions=dict(json.loads(file.attrs["versions"])),
+            mpi=str(file.attrs["mpi"]),
+            hosts=[str(host) for host in file.attrs["hosts"]],
+            warnings=[str(line) for line in file.attrs["warnings"]],
+            toml=toml,
+        )

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import zlib
 
 import h5py
 import numpy as np
@@ -85,6 +86,7 @@ def test_regression_is_described_as_written(path):
 
 def test_file_holds_the_documented_layout(path):
     write(path, X.astype(np.float32), LABELS.astype(np.uint8), OFFSETS.astype(np.int32), optimum=(X[0], 0.5))
+    content = (X.astype("<f4"), LABELS.astype("<i8"), TEST[0].astype("<f8"), TEST[1].astype("<i8"))
     with h5py.File(path) as file:
         assert dict(file.attrs) == {
             "format": "mpicoded-data",
@@ -92,6 +94,7 @@ def test_file_holds_the_documented_layout(path):
             "task": "classification",
             "classes": 3,
             "made_by": "a test",
+            "content": f"{zlib.crc32(b''.join(array.tobytes() for array in content)):08x}",
             "optimum_loss": 0.5,
         }
         assert set(file) == {"x", "y", "offsets", "test", "optimum"}
