@@ -1,4 +1,6 @@
-"""The one exception that users meet."""
+"""The exceptions that users meet, and what their texts are made of."""
+
+from typing import Any
 
 
 class InputError(ValueError):
@@ -9,6 +11,26 @@ class InputError(ValueError):
     """
 
 
+class RunError(RuntimeError):
+    """A run cannot go on, for a reason that is no fault of the program. Its text is one line."""
+
+
+_MOST = 900  # letters of a line: ranks exchange texts of 1024 bytes
+
+
 def one_line(error: BaseException) -> str:
-    """Another exception's text on one line; its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Another exception's text on one line, cut where it is very long; its type where it has none."""
+    return shortened(" ".join(str(error).split()), _MOST) or type(error).__name__
+
+
+def quoted(value: Any) -> str:
+    """A value of the user's in a message."""
+    try:
+        return shortened(repr(value), 200)
+    except (ValueError, RecursionError):  # Python writes no number of thousands of digits
+        return f"a {type(value).__name__} that is too long to write"
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many letters of a text."""
+    return text if len(text) <= most else f"{text[:most]}…"

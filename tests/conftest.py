@@ -20,12 +20,36 @@ from hypothesis import settings
 jaxtyping.install_import_hook("mpicoded.algorithms", "beartype.beartype")
 
 from mpicoded.commands.launch import environment, find_launcher, is_open_mpi
+from mpicoded.training.devices import Devices
 
 settings.register_profile("mpicoded", derandomize=True, deadline=None)
 settings.load_profile("mpicoded")
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
+CHECKED_ROUNDS = 3  # of each run: later ones have the same shapes, and checking takes longer than computing
+
+
+def check_shapes(on: bool) -> None:
+    jaxtyping.config.update("jaxtyping_disable", not on)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    check_shapes(item.get_closest_marker("unchecked") is None)
+
+
+def check_first_rounds() -> None:
+    plan = Devices.plan
+
+    def planned(self, *words):
+        self.planned = getattr(self, "planned", 0) + 1
+        check_shapes(self.planned <= CHECKED_ROUNDS)
+        return plan(self, *words)
+
+    Devices.plan = planned  # type: ignore[method-assign]
+
+
+check_first_rounds()
 
 
 class Ended(NamedTuple):
@@ -67,17 +91,23 @@ def start(command: list[str], folder: Path, timeout: float, ranks: int = 1) -> E
 
 @pytest.fixture
 def program(tmp_path: Path) -> Callable[..., Ended]:
-    """``program("run", "x.toml", ranks=3)``: mpicoded in a folder of the test's own; no ranks, no MPI."""
+    """``program("run", "x.toml", ranks=3)``: mpicoded in a folder of the test's own; no ranks, no MPI.
 
-    def call(*words: object, ranks: int | None = None, timeout: float = 120) -> Ended:
-        return python("-m", "mpicoded", *words, ranks=ranks, timeout=timeout)
+    ``survives``: under an MPI that goes on when a rank dies; the test is skipped where this one cannot.
+    """
 
-    def python(*words: object, ranks: int | None = None, timeout: float = 120) -> Ended:
+    def call(*words: object, ranks: int | None = None, timeout: float = 120, survives: bool = False) -> Ended:
+        return python("-m", "mpicoded", *words, ranks=ranks, timeout=timeout, survives=survives)
+
+    def python(*words: object, ranks: int | None = None, timeout: float = 120, survives: bool = False) -> Ended:
         command = [sys.executable, *map(str, words)]
         if ranks is not None:
             launcher = find_launcher()
             assert launcher is not None, "the tests need an mpiexec"
-            command = [launcher[0], "-n", str(ranks), *command]
+            if survives and not is_open_mpi(launcher[1]):
+                pytest.skip("only Open MPI's launcher has --with-ft")
+            tolerant = ["--with-ft", "ulfm"] if survives else []
+            command = [launcher[0], *tolerant, "-n", str(ranks), *command]
         return start(command, tmp_path, timeout, ranks or 1)
 
     call.python = python  # type: ignore[attr-defined]

@@ -7,8 +7,8 @@ import msgspec
 
 from mpicoded import plugins
 from mpicoded.algorithms.component import Component, describe_type, members
+from mpicoded.configs import FAMILIES
 from mpicoded.errors import InputError
-from mpicoded.experiment import FAMILIES
 from mpicoded.schema import INHERITED
 
 TITLES = {
@@ -22,6 +22,7 @@ TITLES = {
     "aggregator": "Rules: votes → one vector",
     "optimizer": "Optimisers",
     "transport": "Transports",
+    "faults": "Faults: what goes wrong on purpose, on ranks that are named",
 }
 _HEAD = """# Components
 
@@ -85,7 +86,7 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 def _markdown(family: str) -> Iterator[str]:
     """A heading and a table: name, acronyms, what it does, paper, cost."""
     yield f"## {TITLES[family]}\n"
-    yield f"`[{family}]`\n" if family != "filters" else "`[[filters]]`\n"
+    yield f"`[[{family}]]`\n" if family in ("filters", "faults") else f"`[{family}]`\n"
     yield "| name | acronym | what it does | paper | cost |"
     yield "|---|---|---|---|---|"
     for name, member in members(FAMILIES[family]).items():

@@ -34,14 +34,19 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds = np.zeros(len(PHASES))
+        self.entered = 0  # phases so far
+        self.current = ""  # that it is in
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a block."""
         start = perf_counter()
+        self.entered += 1
+        self.current = name
         try:
             yield
         finally:
+            self.current = ""
             self.seconds[PHASES.index(name)] += perf_counter() - start
 
     def outside(self) -> float:

@@ -1,83 +1,124 @@
 """Global loss, gradient norm and test accuracy: the same bits on any number of ranks."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-from mpicoded.algorithms.shapes import Array, Float, Int
+from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.algorithms.summation import grid_exponent, partial_sum, total
 from mpicoded.data.layout import Description
-from mpicoded.data.shards import Shards
+from mpicoded.data.shards import Shards, Work
 from mpicoded.training.devices import Gradients
+from mpicoded.training.placement import evaluators
 from mpicoded.transport.base import Transport
 
 
+class Measured(NamedTuple):
+    """What the server knows after the ranks have evaluated their subsets."""
+
+    values: dict[str, float]
+    exponent: int | None  # of the grid for the sum of gradients; None: one of them is not finite
+    extra: Float[Array, "present numbers"]  # what the ranks have told beside
+
+
 class Evaluator:
-    """Evaluates the subsets that fall to this rank; rank 0 puts the numbers together in subset order."""
+    """Evaluates the subsets that fall to this rank; the server puts the numbers together in subset order.
+
+    ``holders``: which subsets each rank's devices hold. What no rank that takes part holds, the lowest one reads.
+    """
 
     def __init__(
         self,
         transport: Transport,
         description: Description,
         gradients: Gradients,
-        evaluator: Int[Array, " subsets"],
+        holders: Bool[Array, "ranks subsets"],
         test: Shards | None,
     ) -> None:
         self._transport, self._description = transport, description
-        self._gradients, self._test = gradients, test
-        mine = np.flatnonzero(evaluator == transport.rank)
-        self._work = gradients.shards.work(mine)
-        self._order = np.argsort(self._work.subsets)
-        self._counts = np.bincount(evaluator, minlength=transport.size)
-        self._subset_of_row = np.argsort(evaluator, kind="stable")  # rank by rank, ascending within each
-        self._ones = np.ones(transport.size, np.int64)
+        self._gradients, self._holders, self._test = gradients, holders, test
         self._test_work = test.work(test.subsets) if test is not None else None
+        self._split_among = np.zeros(0, bool)
+        self._parts: list[tuple[Gradients, Work]] = []
+        self._found: list[Array] = []  # gradients of those parts, in their buffers
+        self._round = -1  # before which they were computed
 
-    def __call__(self, parameters: Float[Array, " dim"]) -> dict[str, float] | None:
-        """A row of the history on rank 0. Collective."""
-        losses = self._losses(parameters)
-        norm = self._gradient_norm(parameters)
-        correct = self._correct(parameters)
-        if losses is None:
-            return None
-        row = {"loss": float(np.mean(losses))}
-        if self._description.optimum_loss is not None:
-            row["suboptimality"] = row["loss"] - self._description.optimum_loss
-        if correct is not None:
-            row["accuracy"] = correct / self._description.test_samples
-        row["gradient_norm"] = norm
-        return row
-
-    def _losses(self, parameters: Float[Array, " dim"]) -> Float[Array, " subsets"] | None:
-        """The losses of all subsets by number, on rank 0."""
-        mine = np.zeros(len(self._work.subsets))
-        for batch in self._gradients.shards.batches(self._work):
-            mine[batch.slots] = self._gradients.model.losses(parameters, batch.x, batch.y, batch.weights)
-        rows = self._transport.collect(mine[self._order], self._counts)
+    def losses(self, round: int, parameters: Float[Array, " dim"], extra: Float[Array, " numbers"]) -> Measured | None:
+        """Everything but the norm, at the server; ``extra`` numbers of each rank travel with it. An order's work."""
+        self._split()
+        largest = [np.max(np.abs(found), initial=0.0) for found in self._gradients_at(round, parameters)]
+        correct, samples = self._correct(parameters)
+        told = np.concatenate([[np.max(largest), correct, samples], extra])
+        row = np.concatenate([self._own_losses(parameters), told])
+        there = np.flatnonzero(self._transport.present)
+        rows = self._transport.collect(row, self._counts + len(told) * self._transport.present)
         if rows is None:
             return None
-        losses = np.empty_like(rows)
-        losses[self._subset_of_row] = rows
-        return losses
+        first = np.cumsum(self._counts[there] + len(told)) - len(told)  # of what is told, behind the losses
+        places = first[:, None] + np.arange(len(told))
+        about = rows[places]
+        losses = np.empty(self._description.subsets)
+        losses[self._subset_of_row] = np.delete(rows, places.ravel())
+        values = {"loss": float(np.mean(losses))}
+        if self._description.optimum_loss is not None:
+            values["suboptimality"] = values["loss"] - self._description.optimum_loss
+        if self._test is not None:
+            values["accuracy"] = float(about[:, 1].sum() / about[:, 2].sum())
+        most = float(np.max(about[:, 0]))
+        exponent = grid_exponent(most, self._description.subsets) if np.isfinite(most) else None
+        return Measured(values, exponent, about[:, 3:])
 
-    def _gradient_norm(self, parameters: Float[Array, " dim"]) -> float:
-        """||grad F||, NaN where a gradient is not finite; meaningful on rank 0."""
-        gradients = self._gradients.compute(parameters, self._work)
-        mine = np.max(np.abs(gradients), initial=0.0, keepdims=True).reshape(1).astype(np.float64)
-        largest = float(np.max(self._transport.share(mine, self._ones, np.empty(self._transport.size))))
-        if not np.isfinite(largest):
-            return float("nan")
-        exponent = grid_exponent(largest, self._description.subsets)
-        partials = self._transport.collect(partial_sum(gradients, exponent)[None, :], self._ones)
+    def gradient_norm(self, round: int, parameters: Float[Array, " dim"], exponent: int) -> float | None:
+        """||grad F||, at the server. An order's work."""
+        self._split()
+        sums = [partial_sum(found, exponent) for found in self._gradients_at(round, parameters)]
+        mine = np.sum(sums, axis=0)[None, :]
+        partials = self._transport.collect(mine, self._transport.present.astype(np.int64))
         if partials is None:
-            return float("nan")
+            return None
         return float(np.linalg.norm(total(partials, exponent) / self._description.subsets))
 
-    def _correct(self, parameters: Float[Array, " dim"]) -> int | None:
-        """How many test samples are classified right, on rank 0."""
+    def _split(self) -> None:
+        """Split the subsets among those who take part."""
+        present = self._transport.present
+        if np.array_equal(present, self._split_among):
+            return
+        there = np.flatnonzero(present)
+        evaluator = there[evaluators(self._holders[there])]
+        mine = np.flatnonzero(evaluator == self._transport.rank)
+        own = np.isin(mine, self._gradients.shards.subsets)
+        self._parts = [(self._gradients, self._gradients.shards.work(mine[own]))]
+        if not own.all():
+            read = self._gradients.of(Shards.read(self._description, mine[~own], self._gradients.shards.x.dtype))
+            self._parts.append((read, read.shards.work(mine[~own])))
+        self._order = np.argsort(np.concatenate([work.subsets for _, work in self._parts]))
+        self._counts = np.bincount(evaluator, minlength=len(present))
+        self._subset_of_row = np.argsort(evaluator, kind="stable")  # rank by rank, ascending within each
+        self._split_among, self._round = present.copy(), -1
+
+    def _gradients_at(self, round: int, parameters: Float[Array, " dim"]) -> list[Float[Array, "mine dim"]]:
+        """Those of this rank's subsets before a round: what is asked twice is computed once."""
+        if round != self._round:
+            self._found = [gradients.compute(parameters, work) for gradients, work in self._parts]
+            self._round = round
+        return self._found
+
+    def _own_losses(self, parameters: Float[Array, " dim"]) -> Float[Array, " mine"]:
+        """Those of this rank's subsets, by number."""
+        parts = []
+        for found, work in self._parts:
+            mine = np.zeros(len(work.subsets))
+            for batch in found.shards.batches(work):
+                mine[batch.slots] = found.model.losses(parameters, batch.x, batch.y, batch.weights)
+            parts.append(mine)
+        return np.asarray(np.concatenate(parts)[self._order])
+
+    def _correct(self, parameters: Float[Array, " dim"]) -> tuple[int, int]:
+        """How many of this rank's test samples are classified right, and how many there are."""
         if self._test is None or self._test_work is None:
-            return None
-        mine = np.zeros(1, np.int64)
+            return 0, 0
+        correct = 0
         for batch in self._test.batches(self._test_work):
             right = self._gradients.model.correct(parameters, batch.x, batch.y)
-            mine += np.sum(right * (batch.weights > 0), dtype=np.int64)
-        rows = self._transport.collect(mine, self._ones)
-        return None if rows is None else int(rows.sum())
+            correct += int(np.sum(right * (batch.weights > 0), dtype=np.int64))
+        return correct, len(self._test.y)

@@ -7,18 +7,19 @@ import numpy as np
 from mpicoded.algorithms.shapes import Array, Bool, Int
 
 _BY_DEVICE = ("bad", "missing", "first_round", "last_round")
-_NUMBERS = ("saturated", "most_at_once", "undecoded", "first_undecoded")
+_NUMBERS = ("saturated", "most_at_once", "undecoded", "first_undecoded", "skipped", "first_skipped")
 _MOST_EVENTS = 10_000  # bad or missing records that are kept one by one; all are counted
 
 
 class Faults:
     """Counts by device, and the first faults one by one. Rounds count from 1 here, as users do.
 
-    ``tolerated``: the most bad and missing records of one round that filters and rule stand.
+    ``tolerated``: the most bad and missing records of one round that filters and rule stand. ``leaves_out``: missing
+    ones do them no harm, and are only counted.
     """
 
-    def __init__(self, devices: int, tolerated: int) -> None:
-        self.tolerated = tolerated
+    def __init__(self, devices: int, tolerated: int, leaves_out: bool = False) -> None:
+        self.tolerated, self.leaves_out = tolerated, leaves_out
         self.beyond: tuple[int, int] | None = None  # the first round with more, and how many it had
         self.bad = np.zeros(devices, np.int64)
         self.missing = np.zeros(devices, np.int64)
@@ -28,6 +29,8 @@ class Faults:
         self.most_at_once = 0  # bad and missing records in one round
         self.undecoded = 0  # rounds whose code found more lies than it corrects
         self.first_undecoded = 0  # 0: none
+        self.skipped = 0  # rounds without a step, since too few messages came
+        self.first_skipped = 0  # 0: none
         self._events = np.empty((_MOST_EVENTS, 3), np.int64)
         self._kept = 0
 
@@ -40,11 +43,11 @@ class Faults:
     ) -> None:
         """Take in a round (counted from 0)."""
         self.saturated += int(saturated[arrived].sum())
-        wrong = bad | ~arrived
-        if not wrong.any():
-            return
         self.bad += bad
         self.missing += ~arrived
+        wrong = bad & arrived if self.leaves_out else bad | ~arrived
+        if not wrong.any():
+            return
         self.first_round[wrong & (self.first_round == 0)] = round + 1
         self.last_round[wrong] = round + 1
         devices = np.flatnonzero(wrong)
@@ -62,6 +65,11 @@ class Faults:
         self.undecoded += 1
         self.first_undecoded = self.first_undecoded or round + 1
 
+    def skip(self, round: int) -> None:
+        """Take in a round (counted from 0) in which the parameters stayed as they were."""
+        self.skipped += 1
+        self.first_skipped = self.first_skipped or round + 1
+
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
         counts = {name: getattr(self, name) for name in (*_BY_DEVICE, *_NUMBERS)}
@@ -77,6 +85,11 @@ class Faults:
         self._events[: self._kept] = state["events"]
         round, count = state["beyond"].tolist()
         self.beyond = (round, count) if round else None
+
+    @property
+    def count(self) -> int:
+        """How many faults there were."""
+        return int(self.bad.sum() + (0 if self.leaves_out else self.missing.sum()))
 
     @property
     def events(self) -> Int[Array, "events 3"]:

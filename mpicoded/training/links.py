@@ -33,9 +33,9 @@ class Downlink:
         self.nbytes = self._record.nbytes
 
     def tell(self, parameters: Float[Array, " dim"], round: int) -> tuple[Float[Array, " dim"], int]:
-        """Broadcast rank 0's parameters; what all devices got of them, and the nonce (0 without one). Collective."""
+        """Broadcast the server's parameters; what all devices got of them, and the nonce (0 without one)."""
         record = self._record
-        if self._transport.rank == 0:
+        if self._transport.leads:
             to_wire(parameters, record["parameters"][0])
             if "nonce" in record.dtype.names:
                 record["nonce"] = self._nonce(round)
@@ -82,10 +82,15 @@ class Uplink:
         self._received = np.empty((count if slots else 0, dim), dtype)
 
     def state(self) -> Float[Array, "devices state"] | None:
-        """What all devices remember, a row for each, at rank 0; None elsewhere. Collective."""
+        """What all devices remember, a row for each, at the server: zero for those of missing ranks."""
         rows = np.swapaxes(self._state, 0, 1).reshape(self._stop - self._first, -1)
-        counts = block_sizes(self._experiment.devices, self._transport.size)
-        return self._transport.collect(np.ascontiguousarray(rows), counts)
+        sizes, present = block_sizes(self._experiment.devices, self._transport.size), self._transport.present
+        found = self._transport.collect(np.ascontiguousarray(rows), sizes * present)
+        if found is None or present.all():
+            return found
+        everyone = np.zeros((self._experiment.devices, found.shape[1]), found.dtype)
+        everyone[np.repeat(present, sizes)] = found
+        return everyone
 
     def restore(self, rows: Float[Array, "devices state"]) -> None:
         """Go on from a checkpoint: a row for each device of this rank."""
@@ -108,14 +113,21 @@ class Uplink:
         experiment, memory = self._experiment, self._experiment.memory
         with self._clock.phase("compress"):
             memory.prepare(messages, before, self._state, turn)
+        striking = [fault for fault in experiment.faults if fault.strikes(self._transport.rank, turn.round + 1)]
         with self._clock.phase("attack"):
             self.adversary.act(messages, turn.round)
+            if striking:
+                devices = np.arange(self._first * self._coding.each, self._stop * self._coding.each)
+                for fault in striking:
+                    fault.corrupt(messages, Streams(experiment.seed, turn.round, devices))
         with self._clock.phase("compress"):
             streams = Streams(experiment.seed, turn.round, keys, nonce)
             memory.residual(messages, self._state, turn)
             records = turn.compressor.compress(messages, streams, None if turn.dense else self._records)
         with self._clock.phase("attack"):
             sent = self.adversary.tamper(records, turn.round)
+            if any(fault.silences for fault in striking):
+                sent = np.zeros(self._stop - self._first, bool)
         if memory.device_slots:
             with self._clock.phase("compress"):
                 come = np.ones(len(records), bool) if sent is None else self._coding.messages(sent)

@@ -1,5 +1,7 @@
 """The training loop: the same code for one process and for any number of ranks.
 
+The server gives orders, and all ranks obey, its own too: do a round, evaluate, hand over what devices remember.
+
 server                                   ranks (each hosts one or more devices)
 broadcast parameters ────────────────▶   assignment of this round → gradients of the assigned subsets
                                          → encode → [attack] → compress
@@ -7,8 +9,11 @@ decompress ◀──────────────── gather ──   f
 filters → rule → optimiser step
 """
 
+import os
 import resource
+import signal
 import sys
+import time
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -17,24 +22,25 @@ import numpy as np
 
 from mpicoded.algorithms.memories import Turn
 from mpicoded.algorithms.randomness import generator
-from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.data.layout import Description
 from mpicoded.data.shards import Shards
-from mpicoded.errors import one_line
+from mpicoded.errors import RunError
 from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Adversary
 from mpicoded.training.checkpoint import Keeper, Wish
-from mpicoded.training.clock import Clock
+from mpicoded.training.clock import PHASES, Clock
 from mpicoded.training.coding import Coding
 from mpicoded.training.devices import Devices, Gradients, Plan
-from mpicoded.training.evaluation import Evaluator
+from mpicoded.training.evaluation import Evaluator, Measured
 from mpicoded.training.faults import Faults
 from mpicoded.training.links import Downlink, Uplink
 from mpicoded.training.placement import placement
 from mpicoded.training.server import Server
 from mpicoded.training.tolerance import Estimate
-from mpicoded.transport.base import Transport, block
+from mpicoded.transport.base import Kind, Loss, Order, RanksMissing, Transport, block, block_sizes
 
+_MEMORY = ("shards", "peak")
 _COUNTS = ("up", "down", "overhead", "saturated")  # bytes and numbers of the rounds so far
 
 
@@ -48,6 +54,7 @@ class Progress(NamedTuple):
     faults: Faults  # of the messages so far
     suspicion: Array  # of each device
     estimates: list[Estimate]  # of each round, where there are any
+    lost: list[Loss]  # ranks that have died
     finished: bool
 
 
@@ -59,7 +66,7 @@ class Trainer:
         self.clock = Clock()
         self.hosted = first, stop = block(experiment.devices, transport.rank, transport.size)
         dtype = np.dtype(experiment.compute.dtype)
-        evaluator, held = placement(experiment, description, transport.size)
+        holders, held = placement(experiment, description, transport.size)
         shards = Shards.read(description, np.flatnonzero(held[transport.rank]), dtype)
         test = None
         if description.test_samples and experiment.model.task == "classification":
@@ -69,18 +76,20 @@ class Trainer:
             description.features, description.classes, generator(experiment.seed, "initial")
         ).astype(dtype)
         gradients = Gradients(experiment.model, shards, dim, description.classes)
-        self.evaluate = Evaluator(transport, description, gradients, evaluator, test)
-        self.devices = Devices(experiment, description.subsets, first, stop, gradients, self.clock)
-        self.downlink = Downlink(experiment, transport, dim)
+        self._evaluator = Evaluator(transport, description, gradients, holders, test)
         coding = Coding(experiment, description.subsets)
+        self.devices = Devices(experiment, coding, first, stop, gradients, self.clock)
+        self.downlink = Downlink(experiment, transport, dim)
         adversary = Adversary(experiment, transport, coding, dim, dtype)
         self.uplink = Uplink(experiment, transport, coding, adversary, dim, self.clock)
-        self.server = Server(experiment, self.parameters, coding, self.clock) if transport.rank == 0 else None
+        self.server = Server(experiment, self.parameters, coding, self.clock) if transport.leads else None
         self._total = coding.each * experiment.devices
         self._told_before = np.zeros(dim if experiment.memory.looks_back else 0, dtype)
         self._shard_bytes = shards.nbytes + (test.nbytes if test is not None else 0)
         self.round = 0  # steps done
-        self.rows: list[dict[str, float]] = []  # the history so far, at rank 0
+        self.where = "before the first round"
+        self.rows: list[dict[str, float]] = []  # the history so far, at the server
+        self._about_ranks = np.zeros((transport.size, len(PHASES) + len(_MEMORY)))
         self._counts = dict.fromkeys(_COUNTS, 0)
         self._seconds_before = 0.0
 
@@ -92,68 +101,97 @@ class Trainer:
     ) -> bool:
         """All rounds that are left; whether they were done, and not stopped before.
 
-        On rank 0 ``report`` gets each row of the history, ``tick`` the rounds done and the faults.
+        At the server ``report`` gets each row of the history, ``tick`` the rounds done and the faults.
         """
-        start = perf_counter()
-        where = f"before round {self.round + 1}"
         try:
             # A diverging run is a result, not a reason for warnings from every rank.
             with np.errstate(over="ignore", invalid="ignore"):
-                for round in range(self.round, self.experiment.rounds + 1):
-                    where = f"after round {round}"
-                    self.round = round
-                    seconds = self._seconds_before + perf_counter() - start - self.clock.outside()
-                    wish = keeper.wish(round) if keeper is not None else Wish.GO_ON
-                    if keeper is not None and wish is not Wish.GO_ON:
-                        with self.clock.phase("write"):
-                            self._keep(keeper, seconds)
-                    if wish is Wish.STOP:
-                        return False
-                    last = round == self.experiment.rounds
-                    if last or round % self.experiment.evaluate_every == 0:
-                        self._evaluate(round, seconds, last, report)
-                    if not last:
-                        where = f"in round {round + 1}"
-                        self._round(round)
-                        tick(round + 1, self.server.faults if self.server is not None else None)
+                return self._lead(report, tick, keeper) if self.transport.leads else self._follow()
         except BaseException as error:
-            error.add_note(where)
+            error.add_note(self.where)
             raise
+
+    def _lead(
+        self,
+        report: Callable[[Progress], None],
+        tick: Callable[[int, Faults | None], None],
+        keeper: Keeper | None,
+    ) -> bool:
+        start = perf_counter()
+        for round in range(self.round, self.experiment.rounds + 1):
+            self.round, self.where = round, f"after round {round}"
+            seconds = self._seconds_before + perf_counter() - start - self.clock.outside()
+            wish = keeper.wish(round) if keeper is not None else Wish.GO_ON
+            if keeper is not None and wish is not Wish.GO_ON:
+                with self.clock.phase("write"):
+                    keeper.keep(round, self.state(seconds))
+            if wish is Wish.STOP:
+                self._order(Kind.END, False)
+                return False
+            last = round == self.experiment.rounds
+            if last or round % self.experiment.evaluate_every == 0:
+                self._evaluate(round, seconds, last, report)
+            if not last:
+                self.where = f"in round {round + 1}"
+                self._round(round)
+                tick(round + 1, self.server.faults if self.server is not None else None)
+        self._order(Kind.END, True)
         return True
 
-    def _keep(self, keeper: Keeper, seconds: float) -> None:
-        """Save what the next round depends on. Collective; a failure to write is one of all ranks."""
-        state, error = self.state(seconds), None
-        if state is not None:
-            try:
-                keeper.save(self.round, state)
-            except OSError as problem:
-                error = f"the checkpoint cannot be written: {one_line(problem)}"
-        if (error := self.transport.agree(error)) is not None:
-            raise OSError(error)
-        keeper.saved(self.round)
+    def _follow(self) -> bool:
+        while (order := self.transport.hear()).kind is not Kind.END:
+            self.round = order.round
+            self.where = f"in round {order.round + 1}" if order.kind is Kind.STEP else f"after round {order.round}"
+            self._obey(order)
+        return bool(order.value)
 
-    def state(self, seconds: float = 0.0) -> dict[str, Any] | None:
-        """The state before the next round, at rank 0; None elsewhere. Collective."""
-        devices = self.uplink.state()
-        if self.server is None or devices is None:
-            return None
+    def _order(self, kind: Kind, value: int = 0) -> Any:
+        """Have all ranks do something; what comes of it at the server. What ranks miss is asked of the others."""
+        order = Order(kind, self.round, value)
+        while True:
+            self.transport.tell(order)
+            try:
+                return self._obey(order)
+            except RanksMissing:
+                continue
+
+    def _obey(self, order: Order) -> Any:
+        match order.kind:
+            case Kind.STEP:
+                return self._step(order.round)
+            case Kind.STATE:
+                return self.uplink.state()
+            case Kind.LOSSES:
+                with self.clock.phase("evaluate"):
+                    self.transport.broadcast(self.parameters)  # in full, whatever the devices are told
+                    return self._evaluator.losses(order.round, self.parameters, self._about_this_rank())
+            case Kind.GRADIENT:
+                with self.clock.phase("evaluate"):
+                    self.transport.broadcast(self.parameters)  # not all who are asked now were asked for losses
+                    return self._evaluator.gradient_norm(order.round, self.parameters, order.value)
+            case Kind.END:
+                return None
+
+    def state(self, seconds: float = 0.0) -> dict[str, Any]:
+        """The state before the next round. Only the server asks for it, of all ranks."""
+        if self.server is None:
+            raise RuntimeError(f"rank {self.transport.rank} is not the server")
         columns = {name: np.array([row[name] for row in self.rows]) for name in (self.rows or [{}])[0]}
-        overhead = self._counts["overhead"] + self.transport.overhead_bytes
         return {
+            "parameters": self.parameters,
             "server": self.server.state(),
-            "devices": devices,
+            "devices": self._order(Kind.STATE),
             "told_before": self._told_before,
             "history": columns,
             "seconds": seconds,
             **self._counts,
-            "overhead": overhead,
+            "overhead": self._overhead,
         }
 
     def restore(self, round: int, state: dict[str, Any]) -> None:
         """Go on after so many rounds; ``devices`` are the rows of those of this rank. Every rank does it by itself."""
-        self.round = round
-        self.parameters[:] = state["server"]["parameters"]
+        self.round, self.where = round, f"after round {round}"
+        self.parameters[:] = state["parameters"]
         self.uplink.restore(state["devices"])
         self._told_before[:] = state["told_before"]
         self._seconds_before = float(state["seconds"])
@@ -163,23 +201,55 @@ class Trainer:
             columns = {name: values.tolist() for name, values in state["history"].items()}
             self.rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
+    @property
+    def _overhead(self) -> int:
+        return self._counts["overhead"] + self.transport.overhead_bytes
+
     def _round(self, round: int) -> None:
+        """A round, on all ranks: only the server calls it."""
+        self.round = round
+        self._order(Kind.STEP)
+        dead = [loss.rank for loss in self.transport.lost]
+        if self.server is not None and dead:
+            sizes = block_sizes(self.experiment.devices, self.transport.size)
+            left = self.experiment.devices - int(sizes[dead].sum())
+            if left < self.server.fewest:
+                need = f"code, filters and rule need {self.server.fewest}"
+                raise RunError(f"{left} devices are left after the death of ranks {sorted(dead)}, but {need}")
+
+    def _step(self, round: int) -> None:
+        """This rank's part of a round."""
         with self.clock.phase("broadcast"):
             parameters, nonce = self.downlink.tell(self.parameters, round)
+        self._suffer(round)
         turn = self._turn(round)
         plan = self.devices.plan(round, turn.whole)
+        before_work = perf_counter()
         messages = self._messages(plan, round, parameters)
         before = self._messages(plan, round, self._told_before) if turn.looks_back else None
         if self.experiment.memory.looks_back:
             self._told_before[...] = parameters
+        self._sleep(round, perf_counter() - before_work)
         records, sent = self.uplink.pack(messages, before, plan.keys, turn, nonce)
         with self.clock.phase("gather"):
             gathered = self.transport.gather(records, round, self.experiment.devices, sent)
         if self.server is not None and gathered is not None:
             self._counts["up"] += int(gathered.arrived.sum()) * gathered.records.itemsize
-            self._counts["down"] += self.experiment.devices * self.downlink.nbytes
+            self._counts["down"] += int(self._told().sum()) * self.downlink.nbytes
             self._counts["saturated"] += self.downlink.saturated
             self.server.step(gathered, turn, nonce)
+
+    def _suffer(self, round: int) -> None:
+        """Die, where that is this rank's part in this round."""
+        if any(fault.kills and fault.strikes(self.transport.rank, round + 1) for fault in self.experiment.faults):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _sleep(self, round: int, seconds: float) -> None:
+        """Be as slow as faults make this rank, at what took so long."""
+        for fault in self.experiment.faults:
+            if fault.strikes(self.transport.rank, round + 1) and (delay := fault.delay(seconds)) > 0:
+                with self.clock.phase("compute"):
+                    time.sleep(delay)
 
     def _turn(self, round: int) -> Turn:
         experiment = self.experiment
@@ -193,25 +263,34 @@ class Trainer:
             messages[mislabelled] = self.devices.messages(plan, round, parameters, wrong=True)[mislabelled]
         return messages
 
+    def _told(self) -> Bool[Array, " devices"]:
+        """The devices of the ranks that took part in the last order."""
+        return np.repeat(self.transport.present, block_sizes(self.experiment.devices, self.transport.size))
+
+    def measure(self) -> dict[str, float]:
+        """Loss, accuracy and gradient norm at the parameters. Only the server asks for it, of all ranks."""
+        found: Measured = self._order(Kind.LOSSES)
+        there = self.transport.present
+        self._about_ranks[there] = found.extra
+        if found.exponent is None:
+            return found.values | {"gradient_norm": float("nan")}
+        return found.values | {"gradient_norm": self._order(Kind.GRADIENT, found.exponent)}
+
+    def _about_this_rank(self) -> Float[Array, " numbers"]:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return np.array([*self.clock.seconds, self._shard_bytes, peak])
+
     def _evaluate(self, round: int, seconds: float, last: bool, report: Callable[[Progress], None]) -> None:
-        with self.clock.phase("evaluate"):
-            self.transport.broadcast(self.parameters)  # in full, whatever the devices are told
-            values = self.evaluate(self.parameters)
-            one_each = np.ones(self.transport.size, np.int64)
-            seconds_by_phase = self.transport.collect(self.clock.seconds[None, :], one_each)
-            unit = 1 if sys.platform == "darwin" else 1024
-            peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            memory = self.transport.collect(np.array([[self._shard_bytes, peak]]), one_each)
-        if values is None or seconds_by_phase is None or memory is None or self.server is None:
+        values, server = self.measure(), self.server
+        if server is None:
             return
-        server = self.server
-        by_rank = {"shards": memory[:, 0], "peak": memory[:, 1]}
         row = {
             "round": round,
             **values,
             "bytes_up": self._counts["up"],
             "bytes_down": self._counts["down"],
-            "bytes_overhead": self._counts["overhead"] + self.transport.overhead_bytes,
+            "bytes_overhead": self._overhead,
             "seconds": seconds,
             "bad_records": int(server.faults.bad.sum()),
             "missing_records": int(server.faults.missing.sum()),
@@ -219,6 +298,7 @@ class Trainer:
         }
         self.rows.append(row)
         with self.clock.phase("write"):
-            timings = Clock.table(seconds_by_phase)
-            told = (server.faults, server.suspicion.scores, server.tolerance.notes)
-            report(Progress(row, self.parameters, timings, by_rank, *told, last))
+            timings = Clock.table(self._about_ranks[:, : len(PHASES)])
+            memory = dict(zip(_MEMORY, self._about_ranks[:, len(PHASES) :].T.astype(np.int64), strict=True))
+            told = (server.faults, server.suspicion.scores, server.tolerance.notes, self.transport.lost)
+            report(Progress(row, self.parameters, timings, memory, *told, last))

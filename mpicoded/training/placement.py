@@ -13,16 +13,15 @@ from mpicoded.transport.base import block_starts
 class Placement(NamedTuple):
     """Where the subsets are."""
 
-    evaluator: Int[Array, " subsets"]  # the rank that evaluates each subset
+    holders: Bool[Array, "ranks subsets"]  # what the devices of each rank may compute during the run
     held: Bool[Array, "ranks subsets"]  # what each rank has in memory
 
 
 def placement(experiment: Experiment, description: Description, ranks: int) -> Placement:
-    """A rank holds what its devices may compute during the run, and what nobody holds and it evaluates."""
+    """A rank has in memory what its devices may compute, and what no device does and it evaluates."""
     holdings = experiment.allocation.holdings(experiment.devices, description.subsets, experiment.seed)
     holders = np.logical_or.reduceat(holdings, block_starts(experiment.devices, ranks), axis=0)
-    evaluator = evaluators(holders)
-    return Placement(evaluator, holders | (evaluator == np.arange(ranks)[:, None]))
+    return Placement(holders, holders | (evaluators(holders) == np.arange(ranks)[:, None]))
 
 
 def evaluators(holders: Bool[Array, "ranks subsets"]) -> Int[Array, " subsets"]:

@@ -22,11 +22,17 @@ _PARTS = ("faults", "suspicion", "tolerance")
 
 
 class Server:
-    """Lives on rank 0 and trusts no message."""
+    """Trusts no message.
+
+    Where the transport does not wait for everyone, messages that do not come are left out; else they count as zero, and
+    as lies.
+    """
 
     def __init__(self, experiment: Experiment, parameters: Float[Array, " dim"], coding: Coding, clock: Clock) -> None:
         self.parameters = parameters
-        self.faults = Faults(experiment.devices, coding.tolerated())
+        self._leaves_out = experiment.transport.incomplete
+        self.fewest = coding.fewest() if self._leaves_out else 0  # devices
+        self.faults = Faults(experiment.devices, coding.tolerated(), self._leaves_out)
         self.suspicion = Suspicion(experiment.devices)
         self.tolerance = Tolerance(experiment, coding)
         self._experiment, self._coding, self._clock = experiment, coding, clock
@@ -45,35 +51,42 @@ class Server:
         with clock.phase("decode"):
             decoder = self._coding.decoder(round)
             decoded = decoder.decode(messages, usable, generator(experiment.seed, "code", round))
-            votes = decoded.votes
             if experiment.encoder.decodes and decoded.accused is None:
                 self.faults.give_up(round)
+            there = slice(None)
+            if self._leaves_out and not gathered.arrived.all() and not experiment.encoder.decodes:
+                there = self._coding.messages(gathered.arrived)
+                decoded = decoded._replace(votes=self._coding.come(decoded.votes, round, gathered.arrived))
+            votes = decoded.votes
+        if np.count_nonzero(gathered.arrived) < self.fewest:
+            self.faults.skip(round)
+            return
         with clock.phase("estimate"):
-            filters, aggregator = self.tolerance.parts(decoded, usable)
+            filters, aggregator = self.tolerance.parts(decoded, usable if experiment.encoder.decodes else usable[there])
         with clock.phase("filter"):
             stream = generator(experiment.seed, "filters", round)
             for item in filters:
                 votes = item.apply(votes, stream=stream)
         with clock.phase("aggregate"):
             if aggregator.told:
-                honest = usable & ~lying(experiment, round)
+                honest = (usable & ~lying(experiment, round))[there]
                 votes = votes[honest] if honest.any() else np.zeros_like(votes[:1])
             aggregator.aggregate(votes, previous=self._previous, out=self._vote)
             self._previous[:] = self._vote
         with clock.phase("suspect"):
-            self.suspicion.note(messages, self._vote, usable, decoded.accused)
+            scored = gathered.arrived if self._leaves_out else np.ones(experiment.devices, bool)
+            self.suspicion.note(messages, self._vote, usable, decoded.accused, scored)
         with clock.phase("step"):
             experiment.optimizer.step(self.parameters, self._vote, self._state, round)
 
     def state(self) -> dict[str, Any]:
-        """All that the next rounds depend on, for a checkpoint."""
+        """All that the next rounds depend on beside the parameters, for a checkpoint."""
         arrays = {name: getattr(self, f"_{name}") for name in _ARRAYS}
         parts = {name: getattr(self, name).state() for name in _PARTS}
-        return arrays | parts | {"parameters": self.parameters}
+        return arrays | parts
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.parameters[:] = state["parameters"]
         for name in _ARRAYS:
             getattr(self, f"_{name}")[...] = state[name]
         for name in _PARTS:

@@ -1,5 +1,6 @@
 """What the training loop needs from a transport. All arrays are typed and of a size that both sides know."""
 
+from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -9,6 +10,24 @@ from mpicoded.algorithms.shapes import Array, Bool
 TEXT_BYTES = 1024  # longest text that ranks exchange, in UTF-8
 
 
+class Kind(IntEnum):
+    """What the server wants of all ranks."""
+
+    STEP = 0  # compute, encode and send messages
+    LOSSES = 1  # evaluate the parameters
+    GRADIENT = 2  # sum gradients for the gradient's norm, on the grid of ``value``
+    STATE = 3  # send what devices remember, for a checkpoint
+    END = 4  # leave the training; ``value``: whether all rounds are done
+
+
+class Order(NamedTuple):
+    """What the server tells all ranks to do next."""
+
+    kind: Kind
+    round: int  # steps done so far
+    value: int = 0
+
+
 class Gathered(NamedTuple):
     """What the server got in one round."""
 
@@ -16,39 +35,95 @@ class Gathered(NamedTuple):
     arrived: Bool[Array, " devices"]
 
 
-class Transport(Protocol):
-    """One process's view of all processes. Rank 0 is the server as well as a host of devices.
+class Loss(NamedTuple):
+    """A rank that has died."""
 
-    Every method is collective: all ranks call it, with arrays of the dtype and shape that they agreed on.
+    rank: int
+    round: int  # steps done when it was noticed
+
+
+class Patience(NamedTuple):
+    """How long the server waits in a round, and whether the others go on when a rank dies."""
+
+    deadline: float | None = None  # seconds from the order on
+    quickest: int | None = None  # devices whose messages end the waiting
+    fewest: int = 0  # devices without whose messages the waiting does not end
+    survives: bool = False
+
+
+class RanksMissing(Exception):
+    """Ranks have died or not answered: what they should have said is to be asked of the others."""
+
+
+class ServerLost(Exception):
+    """The rank that is the server has died."""
+
+
+class Transport(Protocol):
+    """One process's view of all processes. One rank is the server as well as a host of devices: rank 0 at first.
+
+    The server gives orders (``tell``), the others take them (``hear``) and all do the same with them, calling the
+    other methods in the same order with arrays of the dtype and shape that they agreed on.
     """
 
     rank: int
     size: int
+    leads: bool
+    """Whether this rank is the server."""
     description: str
     """The MPI library, or that there is none."""
     overhead_bytes: int
     """Bytes that all calls of ``gather`` moved beside the records so far: headers of round, count and who sent."""
+    present: Bool[Array, " ranks"]
+    """Which ranks take part in the last order: not those that have died, or still owe an answer."""
+    lost: list[Loss]
+    """Which ranks have died."""
+    wish: int
+    """What this rank asks of the server; it travels with its next records."""
+    heard: int
+    """The largest wish that has reached the server."""
+
+    def tell(self, order: Order) -> None:
+        """Give an order: only the server does."""
+
+    def hear(self) -> Order:
+        """The server's next order: only the others ask. Raises ServerLost."""
 
     def broadcast(self, array: Array) -> None:
-        """Copy rank 0's array into everyone's, in place."""
+        """Copy the server's array into everyone's, in place."""
 
     def gather(
         self, records: Array, round: int, devices: int, sent: Bool[Array, " records"] | None = None
     ) -> Gathered | None:
-        """Bring the records of all ``devices`` to rank 0, in device order; the others get None.
+        """Bring the records of all ``devices`` to the server, in device order; the others get None.
 
         Ranks host contiguous blocks of devices (see ``block``). ``sent``: which of this rank's devices send at all;
         the records of the others do not travel.
         """
 
     def share(self, rows: Array, counts: Array, out: Array) -> Array:
-        """Give everyone the rows of all ranks, rank by rank, in ``out``; counts[r] rows come from rank r."""
+        """Give everyone the rows of all ranks, rank by rank, in ``out``; counts[r] rows come from rank r.
+
+        Those of a rank that dies meanwhile are zero.
+        """
 
     def collect(self, rows: Array, counts: Array) -> Array | None:
-        """Bring the rows of all ranks to rank 0, rank by rank; counts[r] rows come from rank r."""
+        """Bring the rows of all ranks to the server, rank by rank; counts[r] rows come from rank r.
 
-    def largest(self, number: int) -> int:
-        """The largest of all ranks' numbers, on all ranks."""
+        Raises RanksMissing at the server where not all have come: the order is to be given again.
+        """
+
+    def patient(self, devices: int, patience: Patience) -> "Transport":
+        """The same ranks, waiting for each other in another way. No collective call.
+
+        Raises InputError where the MPI cannot.
+        """
+
+    def recover(self) -> None:
+        """After ServerLost, on all ranks that are left: make the lowest of them the server."""
+
+    def close(self, code: int) -> None:
+        """Leave after the last order. Where ranks have died this ends the process, with this exit code."""
 
     def agree(self, error: str | None) -> str | None:
         """The error of the lowest rank that has one, on all ranks; None where no rank has any.
@@ -59,16 +134,45 @@ class Transport(Protocol):
     def texts(self, text: str) -> list[str]:
         """The texts of all ranks (cut to TEXT_BYTES), on all ranks."""
 
+    def fail(self, code: int) -> None:
+        """After an error on this rank: end the job, or where the others can go on without it, this process."""
+
     def abort(self, code: int) -> None:
-        """End the whole job with this exit code, on all ranks, after an error on this one."""
+        """End the whole job with this exit code, on all ranks."""
 
 
 def header_layout(devices: int) -> np.dtype[Any]:
-    """What goes before a rank's records: the round, their number, and a bit for each device: whether it sends.
+    """What goes before a rank's records: the round, their number, a wish, and a bit for each device: whether it sends.
 
     ``devices``: the most that a rank hosts.
     """
-    return np.dtype([("round", "<i8"), ("count", "<i8"), ("sent", "u1", (-(-devices // 8),))])
+    bits = -(-devices // 8)
+    return np.dtype([("round", "<i8"), ("count", "<i4"), ("wish", "<i4"), ("sent", "u1", (bits,))])
+
+
+def order_layout(ranks: int) -> np.dtype[Any]:
+    """An order as it travels: a bit for each rank that takes part, and for each that is alive."""
+    bits = -(-ranks // 8)
+    numbers = [(name, "<i8") for name in ("number", "kind", "round", "value")]
+    return np.dtype([*numbers, ("present", "u1", (bits,)), ("alive", "u1", (bits,))])
+
+
+def answer_layout(devices: int) -> np.dtype[Any]:
+    """What goes before an answer: the number of its order, its bytes, a wish, and who of these devices sends."""
+    bits = -(-devices // 8)
+    return np.dtype([("number", "<i8"), ("nbytes", "<i8"), ("wish", "<i8"), ("sent", "u1", (bits,))])
+
+
+def pack_bits(mask: Bool[Array, " items"], into: Array) -> None:
+    """A bit for each item, the rest zero."""
+    bits = np.packbits(mask, bitorder="little")
+    into[: len(bits)] = bits
+    into[len(bits) :] = 0
+
+
+def unpack_bits(bits: Array, items: int) -> Bool[Array, " items"]:
+    """The items of ``pack_bits``."""
+    return np.unpackbits(bits, count=items, bitorder="little").astype(bool)
 
 
 def block(total: int, part: int, parts: int) -> tuple[int, int]:

@@ -3,16 +3,38 @@
 import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Bool
-from mpicoded.transport.base import Gathered
+from mpicoded.transport.base import Gathered, Loss, Order, Patience, ServerLost, Transport
 
 
 class LocalTransport:
-    """All devices in this process."""
+    """All devices in this process: none of them can be late or lost without the others."""
 
     rank = 0
     size = 1
+    leads = True
     description = "none (one process)"
     overhead_bytes = 0
+
+    def __init__(self) -> None:
+        self.present = np.ones(1, bool)
+        self.lost: list[Loss] = []
+        self.wish = 0
+
+    @property
+    def heard(self) -> int:
+        """Its own wish."""
+        return self.wish
+
+    @heard.setter
+    def heard(self, value: int) -> None:
+        self.wish = value
+
+    def tell(self, order: Order) -> None:
+        """There is nobody else to tell."""
+
+    def hear(self) -> Order:
+        """There is nobody else to hear."""
+        raise ServerLost
 
     def broadcast(self, array: Array) -> None:
         """Nothing to copy."""
@@ -31,9 +53,15 @@ class LocalTransport:
         """The rows themselves."""
         return rows
 
-    def largest(self, number: int) -> int:
-        """The number itself."""
-        return number
+    def patient(self, devices: int, patience: Patience) -> Transport:
+        """Itself: it never waits."""
+        return self
+
+    def recover(self) -> None:
+        """Nobody else can die."""
+
+    def close(self, code: int) -> None:
+        """There is nobody to leave."""
 
     def agree(self, error: str | None) -> str | None:
         """The error itself."""
@@ -42,6 +70,9 @@ class LocalTransport:
     def texts(self, text: str) -> list[str]:
         """The text itself."""
         return [text]
+
+    def fail(self, code: int) -> None:
+        """There is nobody else to end."""
 
     def abort(self, code: int) -> None:
         """There is nobody else to end."""

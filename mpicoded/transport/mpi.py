@@ -15,7 +15,20 @@ import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Bool
 from mpicoded.errors import InputError
-from mpicoded.transport.base import Gathered, block_sizes, decode_text, encode_text, header_layout
+from mpicoded.transport.base import (
+    Gathered,
+    Kind,
+    Loss,
+    Order,
+    Patience,
+    Transport,
+    block_sizes,
+    decode_text,
+    encode_text,
+    header_layout,
+    order_layout,
+    pack_bits,
+)
 
 if Path(sys.prefix, "lib", "libmpi.so.40").exists():
     # Open MPI installed into this environment, as from PyPI: it probes for OFI networks for a second at every
@@ -38,19 +51,36 @@ def library_version() -> str:
 
 
 class MpiTransport:
-    """Devices on the ranks of a communicator."""
+    """Devices on the ranks of a communicator, all of which do the same at the same time."""
 
-    def __init__(self, comm: Any = None) -> None:
-        """Use a private duplicate of the communicator (the world, unless another is given)."""
-        self._comm = (comm or MPI.COMM_WORLD).Dup()
+    def __init__(self, comm: Any = None, private: bool = False) -> None:
+        """Use a private duplicate of the communicator (the world, unless another is given), or itself."""
+        self._comm = comm if private else (comm or MPI.COMM_WORLD).Dup()
         self.rank: int = self._comm.rank
         self.size: int = self._comm.size
+        self.leads = self.rank == 0
         self.description = library_version()
         self.overhead_bytes = 0
+        self.present = np.ones(self.size, bool)
+        self.lost: list[Loss] = []
+        self.wish = self.heard = 0
+        self._order = np.zeros(1, order_layout(self.size))
         self._headers = np.empty(0, header_layout(0))
         self._received = np.empty(0, np.uint8)
         self._dense = np.empty(0, np.uint8)  # as many records as were sent, where some devices were silent
         self._types: dict[int, Any] = {}
+
+    def tell(self, order: Order) -> None:
+        """A Bcast of the order."""
+        for name, value in zip(Order._fields, order, strict=True):
+            self._order[name] = value
+        self.broadcast(self._order)
+
+    def hear(self) -> Order:
+        """The other end of that Bcast."""
+        self.broadcast(self._order)
+        kind, round, value = (int(self._order[name][0]) for name in Order._fields)
+        return Order(Kind(kind), round, value)
 
     def broadcast(self, array: Array) -> None:
         """One Bcast of the array's bytes."""
@@ -67,9 +97,8 @@ class MpiTransport:
         sizes = block_sizes(devices, self.size)
         largest = int(sizes.max())
         header = np.zeros(1, header_layout(largest))
-        bits = np.packbits(sent, bitorder="little")
-        header["round"], header["count"] = round, len(records)
-        header["sent"][0, : len(bits)] = bits
+        header["round"], header["count"], header["wish"] = round, len(records), self.wish
+        pack_bits(sent, header["sent"][0])
         if self.rank == 0 and self._headers.dtype != header.dtype:
             self._headers = np.empty(self.size, header.dtype)
         one = self._item_type(header.nbytes)
@@ -78,7 +107,8 @@ class MpiTransport:
         if self.rank != 0:
             self._gatherv(records, None, None)
             return None
-        counts = self._headers["count"].copy()
+        self.heard = max(self.heard, int(self._headers["wish"].max()))
+        counts = self._headers["count"].astype(np.int64)
         exists = np.arange(largest) < sizes[:, None]
         told = np.unpackbits(self._headers["sent"], axis=1, count=largest, bitorder="little").astype(bool) & exists
         if (self._headers["round"] != round).any() or (told.sum(axis=1) != counts).any():
@@ -111,11 +141,17 @@ class MpiTransport:
         self._gatherv(rows, counts, out)
         return out
 
-    def largest(self, number: int) -> int:
-        """An Allreduce of one whole number, for which the order of ranks is no matter."""
-        mine, everyone = np.array([number], np.int64), np.empty(1, np.int64)
-        self._comm.Allreduce(mine, everyone, MPI.MAX)
-        return int(everyone[0])
+    def patient(self, devices: int, patience: Patience) -> Transport:
+        """The same ranks as a star of single messages, which need not all be there."""
+        from mpicoded.transport.star import StarTransport
+
+        return StarTransport(self._comm, devices, patience)
+
+    def recover(self) -> None:
+        """When a rank dies the launcher ends the others."""
+
+    def close(self, code: int) -> None:
+        """MPI is left when the process ends."""
 
     def agree(self, error: str | None) -> str | None:
         """The lowest rank with an error is found first; only its text travels."""
@@ -136,6 +172,10 @@ class MpiTransport:
         self._comm.Allgather(mine, everyone)
         return [decode_text(row) for row in everyone]
 
+    def fail(self, code: int) -> None:
+        """The others would wait for this rank."""
+        self.abort(code)
+
     def abort(self, code: int) -> None:
         """MPI_Abort: the launcher ends all ranks."""
         sys.stdout.flush()
@@ -155,7 +195,9 @@ class MpiTransport:
         return self._item_type(rows.itemsize * int(np.prod(rows.shape[1:])))
 
     def _items(self, array: Array) -> list[Any]:
-        return [array, len(array), self._item_type(array.itemsize)]
+        if array.nbytes < 1 << 31:
+            return [array, len(array), self._item_type(array.itemsize)]
+        return [array, 1, self._item_type(array.nbytes)]
 
     def _item_type(self, nbytes: int) -> Any:
         if nbytes not in self._types:

@@ -3,6 +3,7 @@
 from mpicoded.algorithms.encoders.agreement import Agreement
 from mpicoded.algorithms.encoders.base import Code, Decoded, Decoder, Encoder
 from mpicoded.algorithms.encoders.cyclic_code import CyclicCode
+from mpicoded.algorithms.encoders.erasures import least_squares_factors
 from mpicoded.algorithms.encoders.evidence import proven
 from mpicoded.algorithms.encoders.majority_vote import MajorityVote
 from mpicoded.algorithms.encoders.mean import Mean
@@ -17,6 +18,7 @@ __all__ = [
     "Encoder",
     "MajorityVote",
     "Mean",
+    "least_squares_factors",
     "proven",
 ]
 

@@ -50,6 +50,11 @@ class Encoder(Component):
     decodes: ClassVar[bool] = True
     """Whether there is more to decoding than taking every message of a device for its vote."""
 
+    @property
+    def reweighs(self) -> bool:
+        """Whether messages are weighted where others are missing (see ``least_squares_factors``)."""
+        return False
+
     def check(self, assignment: Bool[Array, "devices subsets"], compressor: Compressor, dtype: Any = "float64") -> None:
         """Raise InputError where this assignment cannot be encoded so, or decoding would not stand the compressor.
 

@@ -15,6 +15,9 @@ class Mean(Encoder):
     of devices that hold subset k, so that the mean over devices is the mean over subsets. Where every
     device holds r subsets and every subset has as many copies, this is the plain mean, 1/r each.
     ``weighting = "plain"``: 1/r_i whatever the copies, as in CRA-DL's digest; biased where they are uneven.
+    ``erasures``: what the server makes of messages where others are late or lost: it takes them as they are
+    (``leave_out``), or weighs them so that their mean is as near as it can be to the mean over subsets
+    (``least_squares``, for the rule mean: a robust one would take the weights for lies).
     """
 
     source: ClassVar[str] = "LAD, arXiv 2603.28780; CRA-DL, arXiv 2506.01989"
@@ -22,6 +25,12 @@ class Mean(Encoder):
     cost: ClassVar[str] = "redundancy × dim for each device, nothing at the server"
     decodes: ClassVar[bool] = False
     weighting: Literal["unbiased", "plain"] = "unbiased"
+    erasures: Literal["leave_out", "least_squares"] = "leave_out"
+
+    @property
+    def reweighs(self) -> bool:
+        """Whether messages are weighted where others are missing."""
+        return self.erasures == "least_squares"
 
     def code(self, assignment: Bool[Array, "devices subsets"], first: int, stop: int) -> Code:
         """One real message for each device."""

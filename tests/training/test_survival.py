@@ -1,0 +1,297 @@
+"""Ranks that die or are late: training goes on without them, and the result file says who."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpicoded.cli import main
+from mpicoded.configs import load
+from mpicoded.data import checkpoints, datasets, layout
+from mpicoded.data.results import load_results
+from mpicoded.errors import InputError
+from mpicoded.transport.base import Gathered
+from mpicoded.transport.local import LocalTransport
+
+pytestmark = pytest.mark.mpi
+
+CONFIG = """
+devices = 40
+byzantine = 6
+rounds = 60
+seed = 3
+evaluate_every = 20
+checkpoint_every = 15
+[data]
+path = "data.h5"
+[allocation]
+name = "cyclic"
+redundancy = 10
+[attack]
+name = "{attack}"
+[memory]
+name = "{memory}"
+[[filters]]
+name = "nearest_neighbor_mixing"
+[aggregator]
+name = "trimmed_mean"
+[optimizer]
+step_size = 1e-4
+[transport]
+{transport}
+{more}
+"""
+CONTINUE = 'on_rank_loss = "continue"'
+# Dies when a function is called for the so-many-th time: a function of the transport that all ranks call.
+DYING = """
+import os, signal, sys
+from mpicoded.cli import main
+from mpicoded.transport.star import StarTransport
+from mpicoded.data import checkpoints
+name, nth, *ranks = sys.argv[1:]
+calls = 0
+def dying(real):
+    def call(self, *words):
+        global calls
+        calls += 1
+        if calls == int(nth) and os.environ["OMPI_COMM_WORLD_RANK"] in ranks:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, *words)
+    return call
+where = checkpoints if name == "save" else StarTransport
+setattr(where, name, dying(getattr(where, name)))
+sys.exit(main(["run", "run.toml", "-o", "lost.h5", "--quiet"]))
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    datasets.linear_regression("data.h5", subsets=40, features=30, samples_per_subset=2, seed=1)
+    return tmp_path
+
+
+def write(transport: str = CONTINUE, attack: str = "alie", memory: str = "none", more: str = "") -> None:
+    Path("run.toml").write_text(CONFIG.format(transport=transport, attack=attack, memory=memory, more=more))
+
+
+def killed(rank: int, round: int) -> str:
+    return f'[[faults]]\nname = "killed"\nranks = [{rank}]\nfirst = {round}\n'
+
+
+def assert_same(one: str, other: str) -> None:
+    first, second = load_results(one), load_results(other)
+    np.testing.assert_array_equal(first.parameters, second.parameters)
+    for name in ("loss", "gradient_norm", "bytes_up", "bytes_down"):
+        np.testing.assert_array_equal(first.history[name], second.history[name])
+
+
+@pytest.mark.parametrize("transport", ["deadline = 30.0", "quickest = 40", CONTINUE])
+def test_where_nobody_is_late_or_lost_the_bits_are_the_same(here, program, transport):
+    write(transport, attack="sign_flip")
+    assert main(["run", "run.toml", "-o", "one.h5", "--quiet"]) == 0
+    ended = program("run", "run.toml", "-o", "four.h5", "--quiet", ranks=4, survives=transport == CONTINUE)
+    assert ended.code == 0, ended
+    assert ended.err == ""
+    assert_same("one.h5", "four.h5")
+
+
+def lost(ended, name: str = "lost.h5") -> list[tuple[int, int]]:
+    assert ended.code == 0, ended
+    result = load_results(name)
+    assert result.finished
+    found = result.lost_ranks
+    for rank, host in zip(found["rank"], found["host"], strict=True):
+        assert f"rank {rank} on {host} has died" in ended.err
+    return list(zip(found["rank"].tolist(), found["round"].tolist(), strict=True))
+
+
+def test_ranks_that_die_one_after_the_other_are_named_and_training_goes_on(here, program):
+    write(more=killed(1, 21) + killed(3, 44))
+    assert main(["run", "run.toml", "-o", "whole.h5", "--quiet", "--faults=[]"]) == 0
+    assert lost(program("run", "run.toml", "-o", "lost.h5", "--quiet", ranks=4, survives=True)) == [(1, 21), (3, 44)]
+    result, whole = load_results("lost.h5"), load_results("whole.h5")
+    assert result.history["suboptimality"][-1] < 1.5 * whole.history["suboptimality"][-1]
+    missing = np.repeat([0, 60 - 20, 0, 60 - 43], 10)
+    np.testing.assert_array_equal(result.bad_records["missing"], missing)
+    assert result.bad_records["bad"].sum() == 0
+    assert not checkpoints.path_of("lost.h5").exists()
+
+
+def test_what_is_done_without_the_dead_is_what_one_process_does_without_their_messages(here, program, monkeypatch):
+    """Replayed with a mask: neither old messages nor zeros have got in."""
+    write(attack="sign_flip", memory="momentum", more=killed(2, 30))
+    assert lost(program("run", "run.toml", "-o", "lost.h5", "--quiet", ranks=4, survives=True)) == [(2, 30)]
+
+    def gather(self, records, round, devices, sent=None):
+        return Gathered(records, (np.arange(40) // 10 != 2) | (round < 29))
+
+    monkeypatch.setattr(LocalTransport, "gather", gather)
+    assert main(["run", "run.toml", "-o", "replayed.h5", "--quiet", "--faults=[]"]) == 0
+    np.testing.assert_array_equal(load_results("lost.h5").parameters, load_results("replayed.h5").parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "nth", "ranks"),
+    [
+        ("broadcast", 30, [2]),
+        ("gather", 25, [1, 3]),  # two at once
+        ("share", 20, [3]),
+        ("collect", 4, [1]),  # losses, the gradients' sum, a checkpoint's state
+        ("collect", 5, [2]),
+        ("collect", 3, [2]),
+        ("gather", 40, [0]),
+        ("tell", 33, [0]),
+        ("save", 2, [0]),  # while it writes a checkpoint
+        ("broadcast", 41, [0, 1]),
+    ],
+)
+def test_whatever_ranks_do_when_they_die_the_others_go_on(here, program, name, nth, ranks):
+    write(memory="momentum")
+    ended = program.python("-c", DYING, name, nth, *ranks, ranks=4, survives=True)
+    assert {rank for rank, _ in lost(ended)} == set(ranks)
+    assert main(["run", "run.toml", "-o", "whole.h5", "--quiet"]) == 0
+    found, whole = (load_results(name).history["suboptimality"] for name in ("lost.h5", "whole.h5"))
+    assert found[-1] < 1.5 * whole[-1]
+    np.testing.assert_array_equal(load_results("lost.h5").history["round"], [0, 20, 40, 60])
+
+
+def test_too_few_that_are_left_end_the_run_with_a_way_on(here, program):
+    write(more=killed(1, 21) + killed(2, 22) + killed(3, 23))
+    ended = program("run", "run.toml", "-o", "lost.h5", "--quiet", ranks=4, survives=True)
+    assert ended.code == 1
+    line = "10 devices are left after the death of ranks [1, 2, 3], but code, filters and rule need 13"
+    assert line in ended.err
+    assert "mpicoded resume lost.h5 goes on after round 15" in ended.err
+    assert "Traceback" not in ended.err
+    assert main(["resume", "lost.h5", "--quiet"]) == 2  # the faults name ranks that one process has not
+
+
+def test_an_mpi_that_cannot_go_on_is_refused(here, program):
+    write()
+    ended = program("run", "run.toml", "-o", "lost.h5", ranks=2)
+    assert ended.code == 2
+    assert ended.err.count("mpicoded: error") == 1
+    assert "mpiexec --with-ft ulfm" in ended.err
+    assert not Path("lost.h5").exists()
+
+
+def test_a_rank_that_fails_alone_is_lost_alone(here, program):
+    write()
+    code = """
+import sys
+from mpicoded.cli import main
+from mpicoded.training.devices import Devices
+real = Devices.messages
+def messages(self, plan, round, parameters, **more):
+    if round == 9 and self.first == 20:
+        raise ZeroDivisionError("injected")
+    return real(self, plan, round, parameters, **more)
+Devices.messages = messages
+sys.exit(main(["run", "run.toml", "-o", "lost.h5", "--quiet"]))
+"""
+    ended = program.python("-c", code, ranks=4, survives=True)
+    assert [rank for rank, _ in lost(ended)] == [2]
+    assert re.search(r"error on rank 2 of \S+ in round 10: ZeroDivisionError: injected", ended.err)
+
+
+LATE = """
+import sys
+import numpy as np
+from mpicoded.cli import main
+from mpicoded.training.server import Server
+real, masks = Server.step, []
+def step(self, gathered, turn, nonce):
+    masks.append(gathered.arrived.copy())
+    real(self, gathered, turn, nonce)
+Server.step = step
+code = main(["run", "run.toml", "-o", "late.h5", "--quiet"])
+if masks:
+    np.save("masks.npy", masks)
+sys.exit(code)
+"""
+SLOW = '[[faults]]\nname = "slow"\nranks = [1, 2]\nfactor = 300.0\nfirst = 10\nlast = 40\n'
+
+
+@pytest.mark.parametrize("transport", ["deadline = 0.05", "quickest = 20", 'quickest = 15\nbelow = "skip"'])
+def test_late_messages_are_left_out_and_never_taken_for_others(here, program, monkeypatch, transport):
+    """The masks of the run, replayed in one process, give its bits."""
+    write(transport, attack="sign_flip", memory="server_momentum", more=SLOW)
+    ended = program.python("-c", LATE, ranks=4)
+    assert ended.code == 0, ended
+    assert "nothing came in time from devices of" in ended.err
+    masks = np.load("masks.npy")
+    of_ranks = masks.reshape(60, 4, 10)
+    assert (of_ranks.all(axis=2) == of_ranks.any(axis=2)).all()
+    assert of_ranks[:, 0].all()
+    assert 0 < of_ranks[:, 1:3, 0].mean() < 1  # late now and then, in time now and then
+    monkeypatch.setattr(
+        LocalTransport, "gather", lambda self, records, round, devices, sent=None: Gathered(records, masks[round])
+    )
+    assert main(["run", "run.toml", "-o", "replayed.h5", "--quiet", "--faults=[]"]) == 0
+    np.testing.assert_array_equal(load_results("late.h5").parameters, load_results("replayed.h5").parameters)
+    np.testing.assert_array_equal(load_results("late.h5").bad_records["missing"], (~masks).sum(axis=0))
+
+
+def test_erasures_can_be_weighed_so_that_nothing_is_lost(here, monkeypatch):
+    """Of groups with equal messages another number is left in each round, but never none."""
+    base = (
+        CONFIG.partition("[allocation]")[0].format(),
+        CONFIG.partition("[optimizer]")[2].format(transport="", more=""),
+    )
+    text = '[allocation]\nname = "repetition"\ncopies = 8\npermute = false\n[aggregator]\nname = "mean"\n[optimizer]'
+    Path("run.toml").write_text(text.join(base).replace("byzantine = 6", ""))
+    assert main(["run", "run.toml", "-o", "whole.h5", "--quiet"]) == 0
+    masks = np.random.default_rng(0).random((60, 40)) < 0.7
+    assert all(mask[group : group + 8].any() for mask in masks for group in range(0, 40, 8))
+    monkeypatch.setattr(
+        LocalTransport, "gather", lambda self, records, round, devices, sent=None: Gathered(records, masks[round])
+    )
+    ends = {}
+    for erasures in ("leave_out", "least_squares"):
+        words = ["--transport.quickest", "20", "--encoder.erasures", erasures]
+        assert main(["run", "run.toml", "-o", "part.h5", "--quiet", *words]) == 0
+        ends[erasures] = load_results("part.h5").parameters
+    np.testing.assert_allclose(ends["least_squares"], load_results("whole.h5").parameters, rtol=1e-9)
+    assert not np.allclose(ends["leave_out"], load_results("whole.h5").parameters, rtol=1e-3)
+
+
+def test_too_few_in_time_leave_the_parameters_as_they_are(here, monkeypatch, capsys):
+    write('deadline = 1.0\nbelow = "skip"', attack="sign_flip")
+    few = Gathered
+    monkeypatch.setattr(
+        LocalTransport,
+        "gather",
+        lambda self, records, round, devices, sent=None: few(records, np.arange(40) < (12 if round % 2 else 13)),
+    )
+    assert main(["run", "run.toml", "-o", "few.h5", "--quiet"]) == 0
+    result = load_results("few.h5")
+    assert result.bad_records["skipped"] == 30
+    assert "too few messages came in round 2: no step was made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("transport", "changes", "said"),
+    [
+        ("deadline = 0.1", {"attack": "alie"}, "attack alie needs all honest messages"),
+        ("quickest = 10", {"attack": "sign_flip", "memory": "momentum"}, "memory momentum would remember"),
+        ("quickest = 41", {"attack": "sign_flip"}, "quickest = 41 is more than the 40 devices"),
+        ('below = "skip"', {"attack": "sign_flip"}, 'below = "skip" is for runs with a deadline'),
+        (CONTINUE, {"more": killed(2, 3)}, "faults name rank 2, but there are 2 ranks"),
+        (CONTINUE, {"more": '[encoder]\nerasures = "least_squares"'}, "is for the rule mean alone"),
+    ],
+)
+def test_what_would_mean_nothing_is_refused(here, transport, changes, said):
+    write(transport, **changes)
+    with pytest.raises(InputError, match=re.escape(said)):
+        load("run.toml").check(layout.describe("data.h5"), 2)
+
+
+def test_a_dead_rank_without_such_an_mpi_ends_the_job_and_the_way_on_is_said(here, program):
+    write("", more=killed(2, 20))
+    ended = program("run", "run.toml", "-o", "lost.h5", "--quiet", ranks=4, timeout=30)
+    assert ended.code not in (0, 2, 75)
+    assert "mpicoded resume lost.h5 goes on after round 15" in ended.err
+    assert checkpoints.find(checkpoints.path_of("lost.h5")).round == 15
+    assert not load_results("lost.h5").finished
