@@ -1,32 +1,27 @@
-"""The experiment: one TOML file as one type, with overrides and the checks that concern several parts."""
+"""The experiment as one type, with the checks that concern several parts."""
 
-import copy
-import os
-import tomllib
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
 import tomli_w
 
-from mpicoded import plugins
 from mpicoded.algorithms import (
     aggregators,
     allocations,
     attacks,
     compressors,
     encoders,
+    faults,
     filters,
     memories,
     models,
     optimizers,
 )
-from mpicoded.algorithms.component import Component, Count, PositiveCount, members
-from mpicoded.data.layout import Description, describe
+from mpicoded.algorithms.component import Component, Count, Positive, PositiveCount
+from mpicoded.data.layout import Description
 from mpicoded.errors import InputError
-from mpicoded.overrides import override
-from mpicoded.schema import Schema, UnknownComponent, check, check_keys, inherit, readable
 from mpicoded.units import seconds
 
 
@@ -43,11 +38,31 @@ class Root(Component):
     ``broadcast``: the type that parameters travel as; unset: as they are computed. ``nonces``: where the randomness
     comes from that the server shares with all devices: ``seed`` (the run can be repeated) or ``entropy`` (of the
     operating system: nobody who knows the config can tell it in advance, and no other run has the same).
+
+    The server need not wait for all messages: ``deadline`` seconds after the parameters were sent, or when those of the
+    ``quickest`` so many devices are there, it does the round with what has come. The messages of the others are left
+    out. Where they are too few for code, filters and rule, the server waits on (``below = "wait"``) or leaves the
+    parameters as they are (``"skip"``). ``on_rank_loss``: when a rank dies, end the run (``abort``) or ``continue``
+    without its devices, for which the MPI must be able to (Open MPI: ``mpiexec --with-ft ulfm``).
     """
 
     cost: ClassVar[str] = "N messages to rank 0, and dim numbers from it to every rank"
     broadcast: compressors.WireFloat | None = None
     nonces: Literal["seed", "entropy"] = "seed"
+    deadline: Positive | None = None
+    quickest: PositiveCount | None = None
+    below: Literal["wait", "skip"] = "wait"
+    on_rank_loss: Literal["abort", "continue"] = "abort"
+
+    @property
+    def hurries(self) -> bool:
+        """Whether the server does rounds without the late."""
+        return self.deadline is not None or self.quickest is not None
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether messages may be missing without being counted as lies."""
+        return self.hurries or self.on_rank_loss == "continue"
 
 
 class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,13 +72,8 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     device: Literal["cpu"] = "cpu"
 
 
-FAMILIES: dict[str, Any] = {name: family.choice for name, family in plugins.FAMILIES.items()} | {"transport": Root}
-"""The tables of a config that name a component, and our own components that each may name."""
-
-UNNAMED = {"encoder": "mean", "optimizer": "sgd", "transport": "root"}
-"""Families of which nearly every experiment uses the same member: their tables need no name."""
-
 Filters = tuple[filters.Choice, ...]
+Faults = tuple[faults.Choice, ...]
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +97,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     aggregator: aggregators.Choice
     optimizer: optimizers.Choice = optimizers.Sgd()
     transport: Root = Root()
+    faults: Faults = ()
     compute: Compute = Compute()
 
     def _records(self, dim: int, messages: int) -> list[np.dtype[Any]]:
@@ -102,6 +113,16 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         except ValueError:  # NumPy's types end there
             several = f"{messages} messages" if messages > 1 else "a message"
             raise InputError(f"{several} or the broadcast of {dim} parameters would have 2^31 bytes or more") from None
+
+    @property
+    def attacked(self) -> bool:
+        """Whether any device lies: Byzantine devices without an attack are honest."""
+        return self.byzantine > 0 and not isinstance(self.attack, attacks.NoAttack)
+
+    @property
+    def estimates(self) -> bool:
+        """Whether the server estimates how many votes are Byzantine, for rule or filters with "auto"."""
+        return any(part.estimates for part in (*self.filters, self.aggregator))
 
     @property
     def sends_vectors(self) -> bool:
@@ -139,6 +160,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def check(self, data: Description, ranks: int) -> None:
         """Raise InputError where the parts do not fit each other, the data or the number of ranks."""
+        self._check_waiting(ranks)
         self.checkpoint_interval()
         if ranks > self.devices:
             raise InputError(f"{ranks} ranks are more than the {self.devices} devices: each rank hosts one at least")
@@ -164,8 +186,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         self.memory.check_encoder(self.encoder, self.allocation)
         for record in records:
             self.attack.check(dim, record)
-        lying = self.byzantine > 0 and not isinstance(self.attack, attacks.NoAttack)
-        if self.encoder.decodes and self.memory.remembers and lying and self.identities == "resampled":
+        if self.encoder.decodes and self.memory.remembers and self.attacked and self.identities == "resampled":
             raise InputError(
                 f"memory {self.memory.name()} with encoder {self.encoder.name()}: a device that was Byzantine in an "
                 "earlier round still says what its lies have left, so that honest replicas disagree; use identities = "
@@ -178,111 +199,43 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         check_votes([item.tolerating(0) for item in self.filters], self.aggregator.tolerating(0), votes)
 
 
+    def _check_waiting(self, ranks: int) -> None:
+        """Raise InputError where rounds without all messages would mean something else than they should."""
+        transport = self.transport
+        plain = isinstance(self.aggregator, aggregators.Mean) and not self.filters
+        if self.encoder.reweighs and not (transport.incomplete and plain):
+            parts = " after ".join([self.aggregator.name(), *(item.name() for item in reversed(self.filters))])
+            raise InputError(
+                f'encoder {self.encoder.name()} with erasures = "least_squares" is for the rule mean alone, where '
+                f"messages may be missing (transport deadline, quickest, on_rank_loss), got {parts}"
+            )
+        missing = [rank for fault in self.faults for rank in fault.ranks if rank >= ranks]
+        if missing:
+            raise InputError(f"faults name rank {missing[0]}, but there are {ranks} ranks, counted from 0")
+        if transport.quickest is not None and transport.quickest > self.devices:
+            raise InputError(f"transport quickest = {transport.quickest} is more than the {self.devices} devices")
+        if not transport.hurries:
+            if transport.below != "wait":
+                raise InputError('transport below = "skip" is for runs with a deadline or quickest, which this has not')
+            return
+        if self.attacked and self.attack.colludes:
+            raise InputError(
+                f"transport with a deadline or quickest: attack {self.attack.name()} needs all honest messages, those "
+                "of the late too; choose one that does not collude (sign_flip, gaussian, bit_flip, …)"
+            )
+        if self.memory.device_slots:
+            raise InputError(
+                f"transport with a deadline or quickest: devices with memory {self.memory.name()} would remember what "
+                "came too late for the server; use memory none or server_momentum"
+            )
+
+
 def check_votes(parts: Sequence[filters.Filter], aggregator: aggregators.Aggregator, votes: int) -> None:
     """Raise InputError where one of the parts gets fewer votes than it needs, of this many."""
     for item in parts:
         item.check(votes)
         votes = item.votes(votes)
     aggregator.check(votes)
-
-
-def load(path: str, overrides: Sequence[str] = ()) -> Experiment:
-    """Read a config file and apply ``--section.key value`` words to it. Raises InputError."""
-    try:
-        with open(path, "rb") as file:
-            tree = tomllib.load(file)
-    except OSError as error:
-        raise InputError(f"config {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"config {path} is not valid TOML: {error}") from None
-    return decode(override(tree, overrides, FAMILIES), os.path.basename(path))
-
-
-def loads(toml: str, source: str) -> Experiment:
-    """An experiment from the text of ``to_toml``."""
-    return decode(tomllib.loads(toml), source)
-
-
-def decode(tree: dict[str, Any], source: str) -> Experiment:
-    """Check a config's tree and turn it into an Experiment. Raises InputError naming the config and the place."""
-    try:
-        try:
-            return _decode(copy.deepcopy(tree), _OWN)  # which fills in what it can before it fails
-        except UnknownComponent as unknown:  # perhaps another package's
-            found = plugins.found()
-            if not found.plugins:
-                raise InputError("; ".join([str(unknown), *_refused(found)])) from None
-        try:
-            return _decode(tree, _with_plugins())
-        except UnknownComponent as unknown:
-            raise InputError("; ".join([str(unknown), *_refused(found)])) from None
-    except InputError as error:
-        raise InputError(f"config {source}: {error}") from None
-
-
-_OWN = Schema(Experiment, {name: members(choice) for name, choice in FAMILIES.items()})
-
-
-def _with_plugins() -> Schema:
-    """Our own components and those of other packages."""
-    own = {
-        family: {name: plugins.widened(cls) for name, cls in choice.items()} for family, choice in _OWN.families.items()
-    }
-    families = {family: choice | plugins.classes(family) for family, choice in own.items()}
-    return Schema(plugins.widened(Experiment), families)
-
-
-def _refused(found: plugins.Found) -> list[str]:
-    return ["plug-ins that cannot be used: " + "; ".join(found.refused)] if found.refused else []
-
-
-def _decode(tree: dict[str, Any], schema: Schema) -> Experiment:
-    check_keys(tree, schema.experiment)
-    tree = _with_defaults(tree, schema)
-    check(tree, schema)
-    try:
-        return cast(Experiment, msgspec.convert(tree, schema.experiment))
-    except msgspec.ValidationError as error:
-        raise InputError(readable(error, tree, schema)) from None
-
-
-def _with_defaults(tree: dict[str, Any], schema: Schema) -> dict[str, Any]:
-    """Fill in what follows from other parts: the number of Byzantine devices that rule and filters tolerate."""
-    tree = {"aggregator": {"name": "trimmed_mean"}, **tree}
-    if "model" not in tree and isinstance(tree.get("data"), dict) and isinstance(tree["data"].get("path"), str):
-        task = describe(tree["data"]["path"]).task
-        tree["model"] = {"name": "linear_regression" if task == "regression" else "softmax_regression"}
-    for family, usual in UNNAMED.items():
-        if isinstance(tree.get(family), dict):
-            tree[family] = {"name": usual, **tree[family]}
-    byzantine = tree.get("byzantine", 0)
-    inherit(tree.get("encoder"), schema.families["encoder"], byzantine)
-    corrupted = _corrupted(tree, byzantine, schema)
-    for family in ("filters", "aggregator"):
-        tables = tree.get(family, [])
-        for table in tables if isinstance(tables, list) else [tables]:
-            inherit(table, schema.families[family], corrupted)
-    return tree
-
-
-def _corrupted(tree: dict[str, Any], byzantine: Any, schema: Schema) -> Any:
-    """How many votes the Byzantine devices can corrupt: another number than theirs where a code decodes."""
-    if not isinstance(tree.get("encoder"), dict):
-        return byzantine
-    try:
-        parts = (msgspec.convert(tree[it], schema.families[it][tree[it]["name"]]) for it in ("encoder", "allocation"))
-        encoder, allocation = cast(tuple[encoders.Encoder, allocations.Allocation], tuple(parts))
-        if not encoder.decodes:
-            return byzantine
-        devices, subsets = tree["devices"], describe(tree["data"]["path"]).subsets
-        if not (type(devices) is type(byzantine) is int and 0 <= byzantine <= devices and devices > 0):
-            return byzantine
-        allocation.check(devices, subsets)
-        assignment = allocation.assignment(devices, subsets, 0, int(tree.get("seed", 0)))
-        encoder.check(assignment, compressors.NoCompression(), tree.get("compute", {}).get("dtype", "float64"))
-        return encoder.corrupted(assignment, byzantine)
-    except (AttributeError, KeyError, TypeError, ValueError, InputError):  # what is wrong is said where it is checked
-        return byzantine
 
 
 def _without_none(tree: Any) -> Any:

@@ -6,9 +6,9 @@ import pytest
 from mpicoded import overrides
 from mpicoded.algorithms.aggregators import Krum, TrimmedMean
 from mpicoded.algorithms.component import members
+from mpicoded.configs import FAMILIES, decode, load, loads
 from mpicoded.data import datasets, layout
 from mpicoded.errors import InputError
-from mpicoded.experiment import FAMILIES, decode, load, loads
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

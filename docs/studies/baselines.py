@@ -5,12 +5,11 @@
 Each seed has data of its own; result files stay in FOLDER, and what is there is not run again.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from runs import data, run
+from runs import data, options, run
 
 from mpicoded.data.results import Results
 
@@ -59,17 +58,13 @@ def result(folder: Path, baseline: Baseline, attack: str, seed: int) -> Results:
 
 def main() -> None:
     """Run what is missing, and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    options.folder.mkdir(exist_ok=True, parents=True)
+    asked = options(__doc__, 3)
     print(f"| method | Byzantine | gradients a subset | MB up | {' | '.join(ATTACKS)} |")
     print("|---" * (4 + len(ATTACKS)) + "|")
     for baseline in BASELINES:
         cells = []
         for attack in ATTACKS:
-            found = [result(options.folder, baseline, attack, seed) for seed in range(options.seeds)]
+            found = [result(asked.folder, baseline, attack, seed) for seed in range(asked.seeds)]
             cells.append(", ".join(f"{np.maximum(one.history['suboptimality'][-1], 0):.3g}" for one in found))
         last = found[0]
         devices, copies = last.experiment["devices"], last.allocation["copies_spread"][1]

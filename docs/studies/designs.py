@@ -6,12 +6,11 @@ Each seed has data and a run of its own for every allocation and attack; result 
 is not run again.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from runs import data, run
+from runs import data, options, run
 
 from mpicoded.data.results import Results
 
@@ -104,24 +103,19 @@ def picture(path: Path, values: dict[str, np.ndarray[Any, Any]]) -> None:
 
 def main() -> None:
     """Run what is missing, print a table for each attack, and draw."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--picture", type=Path)
-    options = parser.parse_args()
-    options.folder.mkdir(exist_ok=True, parents=True)
+    asked = options(__doc__, 10, "--picture")
     drawn = {}
     for attack in ATTACKS:
         histories = np.array(
             [
-                [result(options.folder, scheme, attack, seed).history["suboptimality"] for seed in range(options.seeds)]
+                [result(asked.folder, scheme, attack, seed).history["suboptimality"] for seed in range(asked.seeds)]
                 for scheme in SCHEMES
             ]
         )
         drawn[attack] = histories[..., -LAST:].mean(axis=-1)
         print(table(attack, histories[..., -1], drawn[attack]), end="\n\n", flush=True)
-    if options.picture:
-        picture(options.picture, drawn)
+    if asked.picture:
+        picture(asked.picture, drawn)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Runs of mpicoded whose result files stay in a folder, so that a study that was stopped goes on where it was."""
 
+import argparse
 import contextlib
 import sys
 from pathlib import Path
@@ -9,6 +10,18 @@ from mpicoded.cli import main
 from mpicoded.data.results import Results
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def options(doc: str | None, seeds: int, *paths: str) -> argparse.Namespace:
+    """The words of a study's command line: its folder, which is made, the seeds, and paths that may be left out."""
+    parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, default=seeds)
+    for name in paths:
+        parser.add_argument(name, type=Path)
+    found = parser.parse_args()
+    found.folder.mkdir(exist_ok=True, parents=True)
+    return found
 
 
 def data(path: Path, *words: object) -> Path:

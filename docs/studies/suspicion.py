@@ -5,14 +5,13 @@
 5 of 100 devices are Byzantine in all of 200 rounds; result files stay in FOLDER, and what is there is not run again.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
-from runs import data, run
+from runs import data, options, run
 
+from mpicoded.configs import loads
 from mpicoded.data.results import Results
-from mpicoded.experiment import loads
 from mpicoded.training.adversary import byzantine_devices
 
 BYZANTINE, ROUNDS, FIRST = 5, 200, 3
@@ -55,16 +54,12 @@ def cell(found: list[Results]) -> str:
 
 def main() -> None:
     """Run what is missing, and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args()
-    options.folder.mkdir(exist_ok=True, parents=True)
+    asked = options(__doc__, 5)
     print(f"| attack | {' | '.join(f'`{config}`' for config in CONFIGS)} |")
     print("|---" * (1 + len(CONFIGS)) + "|")
-    seeds = range(FIRST, FIRST + options.seeds)
+    seeds = range(FIRST, FIRST + asked.seeds)
     for attack in ATTACKS:
-        cells = [cell([result(options.folder, config, attack, seed) for seed in seeds]) for config in CONFIGS]
+        cells = [cell([result(asked.folder, config, attack, seed) for seed in seeds]) for config in CONFIGS]
         print(f"| `{attack}` | {' | '.join(cells)} |", flush=True)
 
 

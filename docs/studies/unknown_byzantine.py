@@ -5,11 +5,10 @@
 Each seed has data of its own; result files stay in FOLDER, and what is there is not run again.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
-from runs import data, run
+from runs import data, options, run
 
 from mpicoded.data.results import Results
 
@@ -52,16 +51,12 @@ def cell(folder: Path, config: str, attack: str, byzantine: int, seeds: int) -> 
 
 def main() -> None:
     """Run what is missing, and print a table for each config."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args()
-    options.folder.mkdir(exist_ok=True, parents=True)
+    asked = options(__doc__, 5)
     for config in reversed(CONFIGS):
         print(f"\n| `{config}`: Byzantine | {' | '.join(f'`{attack}`' for attack in ATTACKS)} |")
         print("|---" * (1 + len(ATTACKS)) + "|")
         for byzantine in NUMBERS:
-            cells = [cell(options.folder, config, attack, byzantine, options.seeds) for attack in ATTACKS]
+            cells = [cell(asked.folder, config, attack, byzantine, asked.seeds) for attack in ATTACKS]
             print(f"| {byzantine} | {' | '.join(cells)} |", flush=True)
 
 

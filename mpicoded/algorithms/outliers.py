@@ -4,12 +4,12 @@ import numpy as np
 
 from mpicoded.algorithms.arrays import as_floats, namespace, on_host, squared_distances
 from mpicoded.algorithms.shapes import Array, Bool, Float
+from mpicoded.algorithms.spread import deviations
 
 # Robust deviations beyond which a vote is counted. In the papers' settings honest votes stay within 3.3 (distance), 3.3
 # (direction) and 4.9 (nearest vote), see docs/unknown_byzantine.md.
 _DISTANCE, _DIRECTION, _CLOSENESS = 4.0, 4.5, 8.0
 _SLIGHT = 0.05  # honest votes may agree very well: a vote that differs by a few percent does no harm
-_NORMAL = 1.4826  # the standard deviation of normal numbers in units of their median absolute deviation
 _PASSES = 20  # each leaves out what the last one found; they settle in two or three
 
 
@@ -35,10 +35,10 @@ def outlying(votes: Float[Array, "votes dim"], usable: Bool[Array, " votes"]) ->
     for _ in range(_PASSES):
         half = (np.count_nonzero(kept) - 1) // 2  # never the infinite one
         middle = _log(np.partition(distances[:, kept], half, axis=1)[:, half], zero)
-        found = np.abs(_deviations(middle, kept, _SLIGHT)) > _DISTANCE
+        found = np.abs(deviations(middle, kept, _SLIGHT)) > _DISTANCE
         along = _along_mean(votes, kept)
-        found |= np.abs(_deviations(along, kept, _SLIGHT * abs(np.median(along[kept])))) > _DIRECTION
-        found |= _deviations(closest, kept, _SLIGHT) < -_CLOSENESS
+        found |= np.abs(deviations(along, kept, _SLIGHT * abs(np.median(along[kept])))) > _DIRECTION
+        found |= deviations(closest, kept, _SLIGHT) < -_CLOSENESS
         rest = usable & ~found
         if 2 * np.count_nonzero(rest) <= np.count_nonzero(usable) or (rest == kept).all():
             break
@@ -55,10 +55,3 @@ def _along_mean(votes: Float[Array, "votes dim"], kept: Bool[Array, " votes"]) -
     xp = namespace(votes)
     weights = xp.asarray(kept / np.count_nonzero(kept), dtype=votes.dtype, device=votes.device)
     return on_host(votes @ (weights @ votes))
-
-
-def _deviations(values: Float[Array, " votes"], kept: Bool[Array, " votes"], least: float) -> Float[Array, " votes"]:
-    """Robust z-scores: from the median of those kept, in units of their median absolute deviation, or of ``least``."""
-    middle = np.median(values[kept])
-    spread = _NORMAL * np.median(np.abs(values[kept] - middle))
-    return (values - middle) / max(spread, least, np.finfo(np.float64).tiny)

@@ -1,8 +1,12 @@
-"""How far coded messages are from the gradient, from the code alone."""
+"""How far coded messages are from the gradient, from the code alone; and how far numbers are from each other."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from mpicoded.algorithms.shapes import Array, Bool, Float
+
+_NORMAL = 1.4826  # the standard deviation of normal numbers in units of their median absolute deviation
 
 
 class Spread(NamedTuple):
@@ -24,3 +28,17 @@ def spread(weights: Any) -> Spread:
     squares = np.asarray(weights.multiply(weights).sum(axis=1)).ravel()
     rho = np.mean(squares - totals**2 / subsets) * subsets / (subsets - 1) if subsets > 1 else 0.0
     return Spread(max(float(rho), 0.0), float(np.mean((totals - 1) ** 2)))
+
+
+def deviations(
+    values: Float[Array, "*kinds votes"], kept: Bool[Array, " votes"], least: float = 0.0
+) -> Float[Array, "*kinds votes"]:
+    """Robust z-scores along the last axis: from the median of those kept, in units of their robust deviation.
+
+    That is 1.4826 times the median of |value - median|, or ``least`` where it is less. Where both are zero, what is
+    off the median is infinitely far.
+    """
+    off = values - np.median(values[..., kept], axis=-1, keepdims=True)
+    robust = _NORMAL * np.median(np.abs(off[..., kept]), axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(np.abs(off) > 0, off / np.maximum(robust, least), 0.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mpicoded import experiment as experiments
+from mpicoded import configs
 from mpicoded.algorithms import allocations
 from mpicoded.algorithms.allocations import Report
 from mpicoded.algorithms.encoders import Encoder, Mean
@@ -25,7 +25,7 @@ _BLUE = "#0072B2"  # Okabe and Ito's: told from white by colour-blind readers, a
 
 def allocation(config: str, overrides: Sequence[str], output: str | None = None, round: int = 0) -> int:
     """Print what an experiment's allocation does, and draw it. Raises InputError where there is no such allocation."""
-    experiment = experiments.load(config, overrides)
+    experiment = configs.load(config, overrides)
     subsets = layout.describe(experiment.data.path).subsets
     part, devices = experiment.allocation, experiment.devices
     part.check(devices, subsets)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mpicoded import experiment as experiments
+from mpicoded import configs
 from mpicoded.algorithms import allocations, theory
 from mpicoded.algorithms.aggregators import CoordinateMedian, Mean, Phocas, TrimmedMean
 from mpicoded.algorithms.allocations import Cyclic
@@ -16,7 +16,7 @@ from mpicoded.data.layout import Description
 from mpicoded.data.shards import test_rows
 from mpicoded.experiment import Experiment
 from mpicoded.training.coding import Coding
-from mpicoded.training.placement import placement
+from mpicoded.training.placement import evaluators, placement
 from mpicoded.training.tolerance import Tolerance
 from mpicoded.transport.base import block_sizes, header_layout
 
@@ -26,7 +26,7 @@ _BY_COORDINATE = (Mean, CoordinateMedian, TrimmedMean, Phocas)  # rules that wor
 
 def plan(config: str, ranks: int | None, overrides: Sequence[str]) -> int:
     """Print the plan (ranks: None is one process without MPI). Raises InputError where the run would be refused."""
-    experiment = experiments.load(config, overrides)
+    experiment = configs.load(config, overrides)
     description = layout.describe(experiment.data.path)
     experiment.check(description, ranks or 1)
     dim = experiment.model.dim(description.features, description.classes)
@@ -121,7 +121,7 @@ def _theory(experiment: Experiment, description: Description, coding: Coding, di
     rho, bias = theory.spread(experiment.encoder.code(assignment, 0, devices).weights)
     kappa = theory.kappa(experiment.aggregator, experiment.filters, devices, byzantine)
     tolerance = Tolerance(experiment, coding)
-    if tolerance.estimates and byzantine > tolerance.most:
+    if experiment.estimates and byzantine > tolerance.most:
         kappa = np.inf
     off = f" + {bias:.3g} ||grad F||²" if bias > 1e-12 else ""
     if description.subsets > devices:
@@ -133,7 +133,7 @@ def _theory(experiment: Experiment, description: Description, coding: Coding, di
         floor = f"; error floor {theory.error_floor(rho, kappa, devices, honest):.3g} beta² without compression"
     known = "unknown" if kappa is None else f"{kappa:.4g}"
     chain = " + ".join([*(item.name() for item in experiment.filters), experiment.aggregator.name()])
-    guess = ", if that is what the server estimates" if tolerance.estimates else ""
+    guess = ", if that is what the server estimates" if experiment.estimates else ""
     lines.append(("rule", f"{chain}: kappa = {known} for {byzantine} of {devices}{guess}{floor}"))
     exists, why = theory.guarantee(experiment.compressor, experiment.memory, kappa, dim, honest, byzantine)
     word = "none known" if exists is None else "yes" if exists else "none"
@@ -161,7 +161,8 @@ def _memory(experiment: Experiment, description: Description, coding: Coding, di
     """What the arrays of a run take, in bytes, as far as it grows with the data, the model or the devices."""
     devices = coding.each * experiment.devices  # messages, where a device sends several
     dtype = np.dtype(experiment.compute.dtype)
-    evaluator, held = placement(experiment, description, ranks)
+    holders, held = placement(experiment, description, ranks)
+    evaluator = evaluators(holders)
     mine = coding.each * block_sizes(experiment.devices, ranks)
     record = experiment.compressor.layout(dim, dtype).itemsize
     target = 8 if description.task == "classification" else dtype.itemsize
@@ -177,7 +178,7 @@ def _memory(experiment: Experiment, description: Description, coding: Coding, di
     # The memory of the devices with what they got back of their records, and the messages at the previous parameters.
     kept = memory.device_slots + (memory.device_slots > 0) + memory.looks_back
     messages = mine * (vector + packed + kept * vector)
-    colluding = experiment.byzantine > 0 and experiment.attack.colludes
+    colluding = experiment.attacked and experiment.attack.colludes
     listens = (
         3 * (devices - coding.each * experiment.byzantine) * vector if colluding else 0
     )  # received, and two to work with

@@ -1,37 +1,27 @@
-"""What rank 0 tells the user while a run goes on, and what it writes to the result file."""
+"""What rank 0 tells the user while a run goes on."""
 
-import importlib.metadata
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
-import h5py
-import numpy as np
-
-import mpicoded
 from mpicoded import plugins
 from mpicoded.algorithms import allocations
-from mpicoded.algorithms.attacks import NoAttack
-from mpicoded.algorithms.shapes import Array
+from mpicoded.commands.recorder import Recorder
 from mpicoded.commands.text import readable_bytes
 from mpicoded.data import layout
-from mpicoded.data.results import ResultWriter
 from mpicoded.experiment import Experiment
 from mpicoded.training.coding import Coding
 from mpicoded.training.faults import Faults
 from mpicoded.training.loop import Progress
-from mpicoded.training.tolerance import Estimate
-from mpicoded.transport.base import Transport, block_sizes
+from mpicoded.transport.base import Transport
 from mpicoded.transport.launched import launched
 
-_REPORT_SECONDS = 2.0  # at least this long between two lines, and between two writes of the file
+_REPORT_SECONDS = 2.0  # at least this long between two lines
 
 
 class Reporter:
-    """Writes the result file and tells the user how the run goes, on rank 0."""
+    """Tells the user how the run goes, on rank 0, and has it recorded in the result file."""
 
     def __init__(
         self,
@@ -47,33 +37,17 @@ class Reporter:
         self._experiment, self._target, self._quiet = experiment, target, quiet
         alone = launched() is None
         self._bar = sys.stdout.isatty() if alone else "MPICODED_TERMINAL" in os.environ
-        self._said = self._written = time.monotonic() - _REPORT_SECONDS
+        self._said = time.monotonic() - _REPORT_SECONDS
         self._said_bad = self._said_beyond = self._said_saturated = self._said_undecoded = False
-        self._rank = np.repeat(np.arange(len(hosts)), block_sizes(experiment.devices, len(hosts)))
-        self._host = np.array(hosts, object)[self._rank]
+        self._said_late = self._said_skipped = False
+        self._said_lost = 0
+        self._transport, self._hosts = transport, hosts
         warnings = _warnings(experiment, allocation, description.subsets)
         if plugins.packages(experiment):  # where none is used, none was looked for
             warnings += [f"plug-in that cannot be used: {line}" for line in plugins.found().refused]
-        self._writer = ResultWriter(
-            target,
-            experiment.to_toml(),
-            versions=versions() | plugins.packages(experiment),
-            mpi=transport.description,
-            hosts=hosts,
-            allocation={
-                "redundancy": allocation.redundancy,
-                "copies_spread": allocation.copies,
-                "overlap": allocation.overlap,
-                "lost": allocation.lost,
-                "storage": allocation.storage,
-            },
-            copies=allocation.holders,
-            warnings=warnings,
-        )
-        self._writer.rows.extend(rows)
+        self._recorder = Recorder(experiment, allocation, transport.description, hosts, target, rows, warnings)
         self._first = dict(rows[0]) if rows else {}
         self._row = dict(rows[-1]) if rows else {}
-        self._pending: Progress | None = None  # reported, not written yet
         nodes = len(set(hosts))
         self._say("data", str(description))
         self._say(
@@ -96,7 +70,6 @@ class Reporter:
 
     def report(self, progress: Progress) -> None:
         """Take a row of the history."""
-        self._writer.append(progress.row)
         self._row = progress.row
         self._first = self._first or progress.row
         self._note_faults(progress.faults)
@@ -105,45 +78,41 @@ class Reporter:
             self._warn(
                 "numbers stand at the limit of the type that they travel in (history/saturated): larger ones were cut"
             )
-        now = time.monotonic()
-        self._pending = progress._replace(parameters=progress.parameters.copy())
-        if progress.finished or now - self._written >= _REPORT_SECONDS:
-            self._write()
+        self._recorder.take(progress)
         if progress.finished:
             self._finish()
-        elif self._bar or now - self._said >= _REPORT_SECONDS:
+        elif self._bar or time.monotonic() - self._said >= _REPORT_SECONDS:
             self._status(progress.row["round"])
 
     def stop(self, round: int, cause: str) -> None:
         """Say that the run was stopped, and write what was reported."""
-        self._write()
+        self._recorder.write()
         reason = f" by {cause}" if cause else ""
         _warn(f"stopped{reason} after round {round}: mpicoded resume {self._target} goes on")
-
-    def _write(self) -> None:
-        progress, self._pending = self._pending, None
-        if progress is None:
-            return
-        self._writer.write(
-            progress.parameters,
-            progress.timings,
-            progress.memory,
-            self._bad_records(progress.faults),
-            self._suspicion(progress.suspicion),
-            self._estimates(progress.estimates),
-            finished=progress.finished,
-        )
-        self._written = time.monotonic()
 
     def _note_faults(self, faults: Faults) -> None:
         """Warn of the first bad or missing record, and of the first round that had more than are tolerated."""
         if len(faults.events) and not self._said_bad:
             self._said_bad = True
             round, device, missing = faults.events[0].tolist()
+            rank, host = self._recorder.rank[device], self._recorder.host[device]
             self._warn(
-                f"{'no record' if missing else 'a bad record'} from device {device} (rank {self._rank[device]}, "
-                f"host {self._host[device]}) in round {round}: replaced by zero, as all that follow are"
+                f"{'no record' if missing else 'a bad record'} from device {device} (rank {rank}, host {host}) in "
+                f"round {round}: replaced by zero, as all that follow are"
             )
+        for loss in self._transport.lost[self._said_lost :]:
+            self._said_lost += 1
+            where = f"rank {loss.rank} on {self._hosts[loss.rank]}"
+            self._warn(f"{where} has died in round {loss.round + 1}: the others go on without its devices")
+        if faults.leaves_out and not self._said_late:
+            dead = [loss.rank for loss in self._transport.lost]
+            late = sorted(set(self._recorder.rank[faults.missing > 0].tolist()).difference(dead))
+            if late:
+                self._said_late = True
+                self._warn(f"nothing came in time from devices of {_ranks(late)}: left out of such rounds")
+        if faults.skipped and not self._said_skipped:
+            self._said_skipped = True
+            self._warn(f"too few messages came in round {faults.first_skipped}: no step was made, as in all such")
         if faults.undecoded and not self._said_undecoded:
             self._said_undecoded = True
             self._warn(
@@ -158,42 +127,8 @@ class Reporter:
                 "that rule and filters tolerate"
             )
 
-    def _bad_records(self, faults: Faults) -> dict[str, Any]:
-        """What the result file says of them."""
-        round, device, missing = faults.events.T
-        return {
-            "bad": faults.bad,
-            "missing": faults.missing,
-            "first_round": faults.first_round,
-            "last_round": faults.last_round,
-            "rank": self._rank,
-            "host": self._host,
-            "most_at_once": faults.most_at_once,
-            "undecoded": faults.undecoded,
-            "events": {
-                "round": round,
-                "device": device,
-                "rank": self._rank[device],
-                "host": self._host[device],
-                "missing": missing,
-                "left_out": int(faults.bad.sum() + faults.missing.sum()) - len(device),
-            },
-        }
-
-    def _suspicion(self, scores: Array) -> dict[str, Any]:
-        by_rank = np.bincount(self._rank, scores) / np.bincount(self._rank)
-        return {"score": scores, "rank": self._rank, "host": self._host, "rank_score": by_rank}
-
-    def _estimates(self, notes: list[Estimate]) -> dict[str, Any]:
-        """A column for each number, a row for each round; those that there are."""
-        if not notes:
-            return {}
-        columns = dict(zip(Estimate._fields, np.array(notes, np.int64).T, strict=True))
-        estimated = any(part.estimates for part in (*self._experiment.filters, self._experiment.aggregator))
-        return columns if estimated else {"proven": columns["proven"]}
-
     def _warn(self, line: str) -> None:
-        self._writer.warnings.append(line)
+        self._recorder.warnings.append(line)
         if self._bar:
             self._print("\r\x1b[K")
         _warn(line)
@@ -241,6 +176,10 @@ class Reporter:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _ranks(ranks: list[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
+
+
 def _warn(line: str) -> None:
     print(f"mpicoded: warning: {line}", file=sys.stderr, flush=True)
 
@@ -253,25 +192,10 @@ def _warnings(experiment: Experiment, allocation: allocations.Report, subsets: i
             "the optimum of the others (allocation balanced loses none)"
         )
     tolerated = Coding(experiment, subsets).tolerated()
-    if tolerated < experiment.byzantine and not isinstance(experiment.attack, NoAttack):
+    if tolerated < experiment.byzantine and experiment.attacked:
         part = "code, filters and rule tolerate" if experiment.encoder.decodes else "rule or filter tolerates"
         found.append(f"{experiment.byzantine} devices are Byzantine, but {part} {tolerated}")
     memory = experiment.memory
     if memory.wants_fixed and experiment.byzantine and experiment.identities == "resampled":
         found.append(f'memory {memory.name()} {memory.wants_fixed} (identities = "fixed")')
-    return found
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the result depends on."""
-    found = {
-        "mpicoded": mpicoded.__version__,
-        "python": platform.python_version(),
-        "hdf5": h5py.version.hdf5_version,
-    }
-    for package in ("numpy", "scipy", "h5py", "msgspec", "mpi4py"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found

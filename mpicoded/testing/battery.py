@@ -12,8 +12,8 @@ import tomli_w
 
 from mpicoded import plugins
 from mpicoded.algorithms.component import Component, members
+from mpicoded.configs import decode, loads
 from mpicoded.errors import InputError
-from mpicoded.experiment import decode, loads
 
 
 class Battery:

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpicoded.algorithms.attacks import NoAttack, Seen
+from mpicoded.algorithms.attacks import Seen
 from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.experiment import Experiment
 from mpicoded.training.coding import Coding
 from mpicoded.training.tolerance import Tolerance
-from mpicoded.transport.base import Transport, block, block_starts
+from mpicoded.transport.base import Transport, block, block_sizes, block_starts
 
 
 def byzantine_devices(experiment: Experiment, round: int) -> Bool[Array, " devices"]:
@@ -28,9 +28,7 @@ def byzantine_devices(experiment: Experiment, round: int) -> Bool[Array, " devic
 
 def lying(experiment: Experiment, round: int) -> Bool[Array, " devices"]:
     """Those of them that do: none where there is no attack."""
-    if isinstance(experiment.attack, NoAttack):
-        return np.zeros(experiment.devices, bool)
-    return byzantine_devices(experiment, round)
+    return byzantine_devices(experiment, round) if experiment.attacked else np.zeros(experiment.devices, bool)
 
 
 class Spoiled(NamedTuple):
@@ -51,10 +49,11 @@ class Adversary:
         self._experiment, self._transport, self._coding = experiment, transport, coding
         self._first, self._stop = block(experiment.devices, transport.rank, transport.size)
         self._starts = block_starts(experiment.devices, transport.size)
-        self.active = experiment.byzantine > 0 and not isinstance(experiment.attack, NoAttack)
-        colludes = self.active and experiment.attack.colludes
-        self._tolerance = Tolerance(experiment, coding)  # as attackers think of the server
-        others = coding.each * (experiment.devices - experiment.byzantine) if colludes else 0
+        self._sizes = block_sizes(experiment.devices, transport.size)
+        self.active, attack = experiment.attacked, experiment.attack
+        # The server as attackers think of it.
+        self._tolerance = Tolerance(experiment, coding) if self.active and attack.knows_rule else None
+        others = coding.each * (experiment.devices - experiment.byzantine) if self.active and attack.colludes else 0
         self._honest = np.empty((others, dim), dtype)
 
     def byzantine(self, round: int) -> Bool[Array, " devices"]:
@@ -70,13 +69,13 @@ class Adversary:
 
     def spoiled(self, round: int) -> Spoiled | None:
         """What this rank's attackers make of one subset's gradient; None: nothing."""
-        attack = self._experiment.attack
-        if not self.active or not attack.spoils:
+        factor = self._experiment.attack.spoils
+        if not self.active or factor is None:
             return None
         byzantine = self.byzantine(round)
         held = self._coding.assignment(round)[byzantine].sum(axis=0)
         mine = self._mine(byzantine)
-        return Spoiled(mine, int(held.argmax()), float(getattr(attack, "scale", 1.0))) if mine.any() else None
+        return Spoiled(mine, int(held.argmax()), factor) if mine.any() else None
 
     def _mine(self, devices: Bool[Array, " devices"]) -> Bool[Array, " messages"]:
         return self._coding.messages(devices[self._first : self._stop])
@@ -94,9 +93,11 @@ class Adversary:
         honest = None
         if self._experiment.attack.colludes:
             counts = self._coding.each * np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
-            honest = self._transport.share(messages[~mine], counts, self._honest)
+            honest = self._transport.share(messages[~mine], counts * self._transport.present, self._honest)
         if mine.any():
-            seen = Seen(self._coding.each * len(byzantine), honest, self._trial(byzantine, honest, round))
+            there = np.repeat(self._transport.present, self._sizes)  # not the devices of ranks that have died
+            trial = self._trial(byzantine, there, honest, round)
+            seen = Seen(self._coding.each * int(there.sum()), honest, trial)
             messages[mine] = self._experiment.attack.forge(messages[mine], seen, self._streams(mine, round))
 
     def tamper(self, records: Array, round: int) -> Bool[Array, " devices"] | None:
@@ -115,26 +116,27 @@ class Adversary:
         return None
 
     def _trial(
-        self, byzantine: Bool[Array, " devices"], honest: Array | None, round: int
+        self, byzantine: Bool[Array, " devices"], there: Bool[Array, " devices"], honest: Array | None, round: int
     ) -> Callable[[Array], Array] | None:
         """What the server would make of a forged message, for attacks that try."""
-        experiment = self._experiment
-        if honest is None or not experiment.attack.knows_rule:
+        experiment, tolerance = self._experiment, self._tolerance
+        if honest is None or tolerance is None:
             return None
-        liars = self._coding.messages(byzantine)
-        messages = np.empty((len(liars), honest.shape[1]), honest.dtype)
-        decoder, tolerance = self._coding.decoder(round), self._tolerance
+        liars, come = self._coding.messages(byzantine), self._coding.messages(there)
+        messages = np.zeros((len(liars), honest.shape[1]), honest.dtype)
+        decoder = self._coding.decoder(round)
 
         def aggregate(forged: Array) -> Array:
-            messages[~liars] = honest
-            messages[liars] = forged
-            every = np.ones(len(liars), bool)
-            mixed = decoder.decode(messages, every, generator(experiment.seed, "trial code", round)).votes
+            messages[~liars & come] = honest
+            messages[liars & come] = forged
+            mixed = decoder.decode(messages, come, generator(experiment.seed, "trial code", round)).votes
+            if not (come.all() or experiment.encoder.decodes):
+                mixed = mixed[come]
             filters, aggregator = tolerance.trial(mixed)
             for item in filters:
                 mixed = item.apply(mixed, stream=generator(experiment.seed, "trial", round))
             if aggregator.told:
-                mixed = mixed[~liars]
+                mixed = mixed[~liars[come]]
             return aggregator.aggregate(mixed)
 
         return aggregate

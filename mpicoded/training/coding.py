@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from mpicoded.algorithms import theory
-from mpicoded.algorithms.encoders import Decoder
-from mpicoded.algorithms.shapes import Array, Bool, Int
-from mpicoded.experiment import Experiment
+from mpicoded.algorithms.encoders import Decoder, least_squares_factors
+from mpicoded.algorithms.shapes import Array, Bool, Float, Int
+from mpicoded.errors import InputError
+from mpicoded.experiment import Experiment, check_votes
 
 
 class Coding:
@@ -19,13 +20,22 @@ class Coding:
         self._decoder: Decoder | None = None
         self._round = -1
         self._corrupted: dict[int, int] = {}
+        # Only devices ask otherwise, once: no reason to hold what may be as large as the data.
+        self._keeps = experiment.encoder.decodes or (experiment.attacked and experiment.attack.spoils is not None)
+        self._last: tuple[int, Bool[Array, "devices subsets"]] | None = None
         if experiment.encoder.decodes:
             self.each = experiment.encoder.messages(self.assignment(0))
 
     def assignment(self, round: int) -> Bool[Array, "devices subsets"]:
         """Who computes what in this round."""
         experiment = self._experiment
-        return experiment.allocation.assignment(experiment.devices, self._subsets, round, experiment.seed)
+        draw = round if experiment.allocation.varies else 0
+        if self._last is not None and self._last[0] == draw:
+            return self._last[1]
+        assignment = experiment.allocation.assignment(experiment.devices, self._subsets, draw, experiment.seed)
+        if self._keeps:
+            self._last = draw, assignment
+        return assignment
 
     def decoder(self, round: int) -> Decoder:
         """How this round's messages become votes: the same in all rounds of a fixed allocation."""
@@ -56,6 +66,31 @@ class Coding:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self.corrupted(middle) <= stood else (low, middle - 1)
         return low
+
+    def come(
+        self, votes: Float[Array, "devices dim"], round: int, arrived: Bool[Array, " devices"]
+    ) -> Float[Array, "arrived dim"]:
+        """The votes whose messages have come, of a code that does not decode."""
+        found = votes[self.messages(arrived)]
+        encoder = self._experiment.encoder
+        if encoder.reweighs and arrived.any():
+            assignment = self.assignment(round)
+            factors = least_squares_factors(encoder.code(assignment, 0, len(assignment)).weights[arrived])
+            found *= factors[:, None].astype(found.dtype)
+        return found
+
+    def fewest(self) -> int:
+        """How many devices' messages there must be, so that code, filters and rule can do with the votes."""
+        experiment = self._experiment
+        if experiment.encoder.decodes:  # what is missing is one with what is wrong, of which there may be as much
+            return experiment.devices - max(0, self.tolerated() - experiment.byzantine)
+        filters, aggregator = [item.tolerating(0) for item in experiment.filters], experiment.aggregator.tolerating(0)
+        for votes in range(experiment.devices, 0, -1):
+            try:
+                check_votes(filters, aggregator, votes)
+            except InputError:
+                return votes + 1
+        return 1
 
     def messages(self, mask: Bool[Array, " devices"]) -> Bool[Array, " messages"]:
         """Which messages come from the devices of a mask."""

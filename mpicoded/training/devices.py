@@ -11,16 +11,20 @@ from mpicoded.data.shards import Shards, Work
 from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Spoiled
 from mpicoded.training.clock import Clock
+from mpicoded.training.coding import Coding
 
 
 class Gradients:
     """Gradients of a rank's subsets, each computed once, in a buffer that is allocated once."""
 
     def __init__(self, model: Model, shards: Shards, dim: int, classes: int) -> None:
-        self.model = model
-        self.classes = classes
-        self.shards = shards
+        self.model, self.classes, self.shards = model, classes, shards
+        self._dim = dim
         self._buffer = np.empty((len(shards.subsets), dim), shards.x.dtype)
+
+    def of(self, shards: Shards) -> "Gradients":
+        """The same of other subsets."""
+        return Gradients(self.model, shards, self._dim, self.classes)
 
     def compute(
         self, parameters: Float[Array, " dim"], work: Work, streams: Streams | None = None, wrong: bool = False
@@ -52,10 +56,10 @@ class Devices:
     """The contiguous block of devices that a rank hosts."""
 
     def __init__(
-        self, experiment: Experiment, subsets: int, first: int, stop: int, gradients: Gradients, clock: Clock
+        self, experiment: Experiment, coding: Coding, first: int, stop: int, gradients: Gradients, clock: Clock
     ) -> None:
         self.first, self.stop = first, stop
-        self._experiment, self._subsets = experiment, subsets
+        self._experiment, self._coding = experiment, coding
         self._gradients, self._clock = gradients, clock
         self._plans: dict[bool, Plan] = {}
 
@@ -92,15 +96,14 @@ class Devices:
         return messages
 
     def _new_plan(self, round: int, draws: bool) -> Plan:
-        experiment = self._experiment
-        assignment = experiment.allocation.assignment(experiment.devices, self._subsets, round, experiment.seed)
+        experiment, assignment = self._experiment, self._coding.assignment(round)
         code = experiment.encoder.code(assignment, self.first, self.stop)
         weights, dtype = code.weights, self._gradients.shards.x.dtype
         wanted = np.flatnonzero(assignment[self.first : self.stop].any(axis=0))
         work = self._gradients.shards.work(wanted, experiment.data.batch_size if draws else None)
         # Columns point at rows of the gradients. Their order within a message stays that of the subsets'
         # numbers, so that a message is the same sum whatever else this rank computes.
-        row = np.empty(self._subsets, weights.indices.dtype)
+        row = np.empty(assignment.shape[1], weights.indices.dtype)
         row[work.subsets] = np.arange(len(wanted), dtype=row.dtype)
         weights = type(weights)(
             (weights.data.astype(dtype, copy=False), row[weights.indices], weights.indptr),

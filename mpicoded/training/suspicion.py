@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Bool, Float
+from mpicoded.algorithms.spread import deviations
 
 _MOST = 10.0  # of one round: a single absurd vote must not outweigh a hundred doubtful ones
-_NORMAL = 1.4826  # the standard deviation of normal numbers in units of their median absolute deviation
 
 
 class Suspicion:
@@ -22,7 +22,7 @@ class Suspicion:
 
     def __init__(self, devices: int) -> None:
         self._squares = np.zeros(devices)
-        self._rounds = 0
+        self._rounds = np.zeros(devices, np.int64)
 
     def note(
         self,
@@ -30,27 +30,26 @@ class Suspicion:
         vote: Float[Array, " dim"],
         usable: Bool[Array, " messages"],
         accused: Bool[Array, " devices"] | None,
+        scored: Bool[Array, " devices"],
     ) -> None:
-        """Take in the messages of a round, ordered by device, and what came out."""
+        """Take in the messages of a round, ordered by device, and what came out. ``scored``: of these devices."""
         devices = len(self._squares)
         if not usable.any():
             return
-        self._rounds += 1
+        self._rounds += scored
         if accused is not None:
             absent = ~usable.reshape(devices, -1).all(axis=1)
-            self._squares[accused | absent] += _MOST**2
+            self._squares[(accused | absent) & scored] += _MOST**2
             return
         # One product reads the votes once. What cancels in ||x||^2 - 2 x.v + ||v||^2 is far below any honest distance
         # unless all honest votes are equal, and then any lie is far above it.
         along = messages @ vote
         squares = np.einsum("ij,ij->i", messages, messages) - 2 * along + vote @ vote
         values = np.stack([np.sqrt(np.maximum(squares, 0)), along]).astype(np.float64, copy=False)
-        off = np.abs(values - np.median(values[:, usable], axis=1, keepdims=True))
-        deviation = _NORMAL * np.median(off[:, usable], axis=1, keepdims=True)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            sizes = np.where(off > 0, off / deviation, 0.0)
+        sizes = np.abs(deviations(values, usable))
         sizes[:, ~usable] = _MOST
-        self._squares += (np.minimum(sizes, _MOST) ** 2).mean(axis=0).reshape(devices, -1).mean(axis=1)
+        squares = (np.minimum(sizes, _MOST) ** 2).mean(axis=0).reshape(devices, -1).mean(axis=1)
+        self._squares[scored] += squares[scored]
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
@@ -58,9 +57,9 @@ class Suspicion:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self._squares[:], self._rounds = state["squares"], int(state["rounds"])
+        self._squares[:], self._rounds[:] = state["squares"], state["rounds"]
 
     @property
     def scores(self) -> Float[Array, " devices"]:
         """Over the rounds so far."""
-        return np.sqrt(self._squares / max(self._rounds, 1))
+        return np.sqrt(self._squares / np.maximum(self._rounds, 1))

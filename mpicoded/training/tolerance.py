@@ -34,19 +34,19 @@ class Tolerance:
     """
 
     def __init__(self, experiment: Experiment, coding: Coding) -> None:
-        self._experiment, self._coding = experiment, coding
-        self.estimates = any(part.estimates for part in (*experiment.filters, experiment.aggregator))
+        self._experiment, self._coding, self._estimates = experiment, coding, experiment.estimates
         self.notes: list[Estimate] = []  # a round each, where anything is estimated or can be proven
         self._parts: dict[int, tuple[tuple[Filter, ...], Aggregator]] = {}
         self._recent: deque[int] = deque(maxlen=_WINDOW)
         self._sustained = self._proven = 0
         self._conflicts = np.zeros((experiment.devices, experiment.devices), bool)
-        self.most = self._limit() if self.estimates else 0  # that all parts can be told
+        self._limits: dict[int, int] = {}
+        self.most = self._limit(coding.decoder(0).votes) if self._estimates else 0  # that all parts can be told
 
     def parts(self, decoded: Decoded, usable: Bool[Array, " messages"]) -> tuple[tuple[Filter, ...], Aggregator]:
         """Filters and rule for this round's votes."""
         certain = self._contradicted(decoded)
-        if not self.estimates:
+        if not self._estimates:
             if decoded.conflicts is not None:
                 self.notes.append(Estimate(0, 0, certain))
             return self._told(0)
@@ -55,8 +55,9 @@ class Tolerance:
         if len(self._recent) >= _AGREE:
             self._sustained = max(self._sustained, sorted(self._recent)[-_AGREE])
         tolerated = max(found, self._sustained, self._coding.corrupted(certain) if certain else 0)
-        self.notes.append(Estimate(min(tolerated, self.most), found, certain))
-        return self._told(min(tolerated, self.most))
+        tolerated = min(tolerated, self._limit(len(decoded.votes)))
+        self.notes.append(Estimate(tolerated, found, certain))
+        return self._told(tolerated)
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
@@ -77,14 +78,12 @@ class Tolerance:
 
     def trial(self, votes: Float[Array, "votes dim"]) -> tuple[tuple[Filter, ...], Aggregator]:
         """What an attacker who knows the server expects it to use for these votes, if this were the first round."""
-        if not self.estimates:
+        if not self._estimates:
             return self._told(0)
         return self._told(min(self._count(votes, np.ones(len(votes), bool)), self.most))
 
     def _count(self, votes: Float[Array, "votes dim"], usable: Bool[Array, " messages"]) -> int:
-        known = (
-            usable if len(usable) == len(votes) and not self._experiment.encoder.decodes else np.ones(len(votes), bool)
-        )
+        known = np.ones(len(votes), bool) if self._experiment.encoder.decodes else usable
         return int(np.count_nonzero(outlying(votes, known)))
 
     def _contradicted(self, decoded: Decoded) -> int:
@@ -105,14 +104,15 @@ class Tolerance:
             self._parts[byzantine] = filters, experiment.aggregator.tolerating(byzantine)
         return self._parts[byzantine]
 
-    def _limit(self) -> int:
-        """The largest number that all parts can be told with as many votes as there are."""
-        votes = self._coding.decoder(0).votes
-        for byzantine in range((votes - 1) // 2, 0, -1):
-            filters, aggregator = self._told(byzantine)
-            try:
-                check_votes(filters, aggregator, votes)
-            except InputError:
-                continue
-            return byzantine
-        return 0
+    def _limit(self, votes: int) -> int:
+        """The largest number that all parts can be told with this many votes."""
+        if votes not in self._limits:
+            self._limits[votes] = next((n for n in range((votes - 1) // 2, 0, -1) if self._can(n, votes)), 0)
+        return self._limits[votes]
+
+    def _can(self, byzantine: int, votes: int) -> bool:
+        try:
+            check_votes(*self._told(byzantine), votes)
+        except InputError:
+            return False
+        return True

@@ -180,6 +180,7 @@ FEEDING_BACK = {
 }
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(("memory", "compressor"), list(FEEDING_BACK.values()), ids=list(FEEDING_BACK))
 def test_a_message_that_stays_is_known_in_the_end(memory, compressor):
     x, votes, _ = constant(memory, compressor, 60)
@@ -210,6 +211,7 @@ def test_whatever_is_said_states_stay_finite_and_short_enough(memory, compressor
                 assert (np.einsum("...i,...i->...", array, array) <= np.finfo(float).max / (16 * DEVICES)).all()
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(("memory", "compressor"), list(FEEDING_BACK.values()), ids=list(FEEDING_BACK))
 def test_lies_are_gone_in_the_end(memory, compressor):
     """A hundred times the message, or no number at all, for a while."""
@@ -284,6 +286,7 @@ def test_without_damping_unbiased_compressors_would_not_converge(monkeypatch):
     assert (errors[-1] > errors[0]).any()
 
 
+@pytest.mark.unchecked
 def test_what_compression_has_lost_shrinks_under_lies_too():
     """DASHA: of y_i, what was last said, and g_i, what is known of it, E(g_i - y_i) shrinks by 1 - a in each round."""
     compressor, a = RandK(kept=6), 1 / 7
@@ -388,6 +391,7 @@ def quadratic(part, compressor, rounds, step, noise=0.0, seed=0):
     return float(np.mean(distances[-50:]))
 
 
+@pytest.mark.unchecked
 def test_where_compressed_gradients_stall_differences_converge():
     """rand_k with masks of each device's own, without lies: the optimum is where the mean gradient is zero, but not
     the devices' gradients, whose compression is noise for ever."""
@@ -399,6 +403,7 @@ def test_where_compressed_gradients_stall_differences_converge():
     assert quadratic(ServerMomentum(), compressor, 150, 2 * step) > 0.1 * stalls  # noise is averaged, not gone
 
 
+@pytest.mark.unchecked
 def test_with_mini_batches_variance_reduction_gets_nearer():
     """Gradients of all samples now and then, against error feedback alone; a look back, against momentum alone."""
     parts = {"ef21": Ef21(), "marina": Marina(), "dasha": DashaPage()}

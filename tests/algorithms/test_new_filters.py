@@ -15,9 +15,9 @@ from mpicoded.algorithms.component import members
 from mpicoded.algorithms.filters import AdaptiveClipping, Bucketing, Clip, NearestNeighborMixing
 from mpicoded.algorithms.randomness import generator
 from mpicoded.commands.listing import listing
+from mpicoded.configs import decode
 from mpicoded.data import datasets, layout
 from mpicoded.errors import InputError
-from mpicoded.experiment import decode
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport
 

@@ -30,8 +30,8 @@ from mpicoded.algorithms.aggregators import (
 from mpicoded.algorithms.component import members, nested
 from mpicoded.algorithms.filters import Bucketing, NearestNeighborMixing
 from mpicoded.commands.listing import listing
+from mpicoded.configs import FAMILIES, decode, loads
 from mpicoded.errors import InputError
-from mpicoded.experiment import FAMILIES, decode, loads
 from mpicoded.overrides import override
 
 from .building import LIGHT, each, family

@@ -59,6 +59,7 @@ def test_a_single_lie_is_found(kind):
     np.testing.assert_array_equal(outlying(votes, np.ones(COUNT, bool)), who)
 
 
+@pytest.mark.unchecked
 def test_among_honest_votes_hardly_any_stands_out():
     """1,000 rounds of 100 normal votes: the thresholds are 4 deviations or more."""
     found = sum(int(outlying(honest(seed), np.ones(COUNT, bool)).sum()) for seed in range(1000))

@@ -30,6 +30,7 @@ import robustness
 from robustness import ALONE, BYZANTINE, LINE, TURNED, VOTES, Case, chained, in_all_coordinates
 from worst_cases import Found, largest, ratio, search, variance
 
+pytestmark = pytest.mark.unchecked
 STUDIES = Path(robustness.__file__).parent
 CHAINS = {
     "alone": lambda byzantine: (),

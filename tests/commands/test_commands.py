@@ -9,8 +9,8 @@ import pytest
 
 from mpicoded.algorithms.component import members
 from mpicoded.cli import main
+from mpicoded.configs import FAMILIES
 from mpicoded.data.results import load_results
-from mpicoded.experiment import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "configs" / "quickstart.toml")
@@ -192,26 +192,45 @@ BAD = {
 }
 
 
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """What became of each case on each of 4 ranks, in a folder with the files that were there before."""
+    folder = tmp_path_factory.mktemp("refused")
+    for words in (
+        ["data", "linear_regression", "-o", "linear.h5", "--seed", "3"],
+        ["data", "import", "labels.csv", "-o", "labels.h5", "--subsets", "100"],
+    ):
+        (folder / "labels.csv").write_text("a,b\n" + "\n".join(f"{k},{'xy'[k % 2]}" for k in range(150)))
+        with contextlib.chdir(folder):
+            assert main(words) == 0
+    (folder / DAMAGED).write_bytes((folder / "linear.h5").read_bytes()[:1000])
+    commands = [["run", QUICKSTART, *words, *([] if "-o" in words else ["-o", "bad.h5"])] for words, _ in BAD.values()]
+    (folder / "commands.json").write_text(json.dumps(commands))
+    before = sorted(os.listdir(folder))
+    ended = python(folder, SEVERAL, "commands.json", ranks=4)
+    assert ended.code == 0, ended.err
+    ranks = [json.loads((folder / f"commands.{rank}").read_text()) for rank in range(4)]
+    return {case: [rank[number] for rank in ranks] for number, case in enumerate(BAD)}, before
+
+
 @pytest.mark.mpi
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_on_4_ranks_is_one_line_and_code_2_and_leaves_nothing(program, here, case):
-    words, expected = BAD[case]
-    Path(DAMAGED).write_bytes(Path("linear.h5").read_bytes()[:1000])
-    Path("labels.csv").write_text("a,b\n" + "\n".join(f"{k},{'xy'[k % 2]}" for k in range(150)))
-    assert main(["data", "import", "labels.csv", "-o", "labels.h5", "--subsets", "100"]) == 0
-    before = sorted(here.iterdir())
-    output = [] if "-o" in words else ["-o", "bad.h5"]
-    started = time.monotonic()
-    ended = program("run", QUICKSTART, *words, *output, ranks=4, timeout=30)
-    took = time.monotonic() - started
-    ours = [line for line in ended.err.splitlines() if "mpicoded: " in line]
-    assert len(ours) == 1, ended.err
-    assert ours[0].startswith("mpicoded: error: ")
-    assert expected in ours[0]
+def test_bad_input_on_4_ranks_is_one_line_and_code_2_and_leaves_nothing(refused, case):
+    cases, before = refused
+    codes, said, files = zip(*cases[case], strict=True)
+    assert codes == (2,) * 4
+    assert said[1:] == ("",) * 3
+    assert re.fullmatch("mpicoded: error: [^\n]+\n", said[0])
+    assert BAD[case][1] in said[0]
+    assert files[0] == before
+
+
+@pytest.mark.mpi
+def test_a_job_that_is_refused_ends_with_one_line_and_code_2(program, here):
+    ended = program("run", QUICKSTART, "-o", "linear.h5", ranks=4, timeout=30)
+    assert re.findall("mpicoded: .*", ended.err) == ["mpicoded: error: output linear.h5 is the data file"]
     assert "Traceback" not in ended.err
     assert ended.code == 2
-    assert sorted(here.iterdir()) == before
-    print(f"{case}: {took:.1f} s")  # how long depends on the machine's load; a hang is caught by the timeout
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from mpicoded import plugins
 from mpicoded.algorithms.component import members
 from mpicoded.cli import main
-from mpicoded.experiment import FAMILIES
+from mpicoded.configs import FAMILIES
 
 ROOT = Path(__file__).parent.parent.parent
 CLASSES = [cls for choice in FAMILIES.values() for cls in members(choice).values()]

@@ -25,10 +25,11 @@ from combinations import (
     tables_of,
 )
 
-from mpicoded import experiment as experiment_module
+from mpicoded import configs
+from mpicoded.configs import decode
 from mpicoded.data import datasets, layout
 from mpicoded.errors import InputError
-from mpicoded.experiment import Experiment, decode
+from mpicoded.experiment import Experiment
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.base import Transport
 from mpicoded.transport.connect import connect
@@ -74,14 +75,14 @@ class Refusals(dict[Row, str]):
 def pairs(refusals: Refusals) -> tuple[list[Row], Table]:
     """Rows that meet every pair of parts that any accepted combination has, and the pairs that none has."""
     impossible: Table = {}
-    with mock.patch.object(experiment_module, "describe", describe):  # a check need not open the file each time
+    with mock.patch.object(configs, "describe", describe):  # a check need not open the file each time
         return list(covering(2, refusals.accepts, np.random.default_rng(0), impossible)), impossible
 
 
 def triples(refusals: Refusals) -> list[Row]:
     """Rows that meet every triple of parts that any accepted combination has."""
     _, impossible = pairs(refusals)
-    with mock.patch.object(experiment_module, "describe", describe):
+    with mock.patch.object(configs, "describe", describe):
         return list(covering(3, refusals.accepts, np.random.default_rng(1), impossible))
 
 
@@ -111,7 +112,7 @@ def experiment_of(path: str, number: int, tables: dict, rounds: int = 3) -> Expe
             "byzantine": BYZANTINE,
             "rounds": rounds,
             "seed": number,
-            "evaluate_every": 2,
+            "evaluate_every": 3,
             "identities": "fixed" if stay else "resampled",
             "data": {"path": path} | ({"batch_size": 3} if number % 3 == 0 else {}),
             "model": {"name": f"{'linear' if task == 'regression' else 'softmax'}_regression"},

@@ -7,8 +7,8 @@ import numpy as np
 from matrix import COMPRESSORS
 from mpi4py import MPI
 
+from mpicoded.configs import decode
 from mpicoded.data import layout
-from mpicoded.experiment import decode
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.mpi import MpiTransport
 

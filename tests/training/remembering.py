@@ -5,9 +5,10 @@ import sys
 
 import numpy as np
 
+from mpicoded.configs import decode
 from mpicoded.data import layout
 from mpicoded.errors import InputError
-from mpicoded.experiment import Experiment, decode
+from mpicoded.experiment import Experiment
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.base import Transport
 from mpicoded.transport.connect import connect

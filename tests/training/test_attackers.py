@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
+from mpicoded.configs import decode, load
 from mpicoded.data import datasets, layout
 from mpicoded.data.results import load_results
-from mpicoded.experiment import decode, load
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport
 

@@ -14,10 +14,10 @@ import pytest
 
 from mpicoded.cli import main
 from mpicoded.commands.run import STOPPED
+from mpicoded.configs import decode
 from mpicoded.data import checkpoints, datasets, layout
 from mpicoded.data.results import load_results
 from mpicoded.errors import InputError
-from mpicoded.experiment import decode
 from mpicoded.training.checkpoint import Keeper, Wish
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport
@@ -164,12 +164,12 @@ SIGNALLED = """
 import os, sys
 from mpicoded.cli import main
 from mpicoded.training.loop import Trainer
-real = Trainer._round
+real = Trainer._step
 def signalled(self, round):
     real(self, round)
     if self.transport.rank == 2 and round == 3:
         os.kill(os.getpid(), int(sys.argv[1]))
-Trainer._round = signalled
+Trainer._step = signalled
 sys.exit(main(["run", "run.toml", "-o", "part.h5", "--quiet"]))
 """
 
@@ -210,7 +210,7 @@ def test_checkpoints_come_by_rounds_and_by_time(monkeypatch):
     for round in range(22):
         if keeper.wish(round) is Wish.SAVE:
             saved.append(round)
-            keeper.saved(round)
+            keeper.keep(round, {})
     assert saved == [7, 14, 21]
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -219,8 +219,19 @@ def test_checkpoints_come_by_rounds_and_by_time(monkeypatch):
         now[0] += 1.5
         if keeper.wish(round) is Wish.SAVE:
             saved.append(round)
-            keeper.saved(round)
+            keeper.keep(round, {})
     assert saved == [19, 39, 59, 79, 99]
+
+
+def test_a_signal_may_come_twice_but_a_second_ctrl_c_interrupts():
+    """A cancelled job's ranks get one from the batch system and one from the launcher."""
+    keeper = Keeper(LocalTransport(), None, None, lambda round, state: None)
+    with keeper.listening():
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM):
+            signal.raise_signal(number)
+        assert keeper.wish(3) is Wish.STOP
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_an_unfinished_run_is_not_thrown_away_unasked(here, monkeypatch, capsys):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from mpicoded.cli import main
+from mpicoded.configs import decode
 from mpicoded.data import datasets, layout
 from mpicoded.data.results import load_results
 from mpicoded.errors import InputError
-from mpicoded.experiment import decode
 from mpicoded.training.adversary import byzantine_devices
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport

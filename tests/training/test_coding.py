@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mpicoded.configs import load
 from mpicoded.data import datasets, layout
-from mpicoded.experiment import Experiment, load
+from mpicoded.experiment import Experiment
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mpicoded.algorithms.randomness import Streams
+from mpicoded.configs import decode
 from mpicoded.data import datasets, layout
 from mpicoded.data.results import load_results
-from mpicoded.experiment import decode
 from mpicoded.training.faults import Faults
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport

@@ -10,9 +10,9 @@ import pytest
 
 from mpicoded.algorithms import aggregators, attacks
 from mpicoded.algorithms.component import members
+from mpicoded.configs import decode
 from mpicoded.data import datasets, layout
 from mpicoded.data.results import load_results
-from mpicoded.experiment import decode
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport
 
@@ -37,8 +37,8 @@ def test_every_attack_on_every_compressor_ends_finite_with_every_rule(files, com
     for number, (attack, rule) in enumerate(
         itertools.product(members(attacks.Choice).values(), members(aggregators.Choice).values())
     ):
-        if not matrix.ALL and (number + number // len(members(aggregators.Choice)) + turn) % 3:
-            continue  # a third of the rules, other ones for each attack, compressor and allocation
+        if not matrix.ALL and (number + number // len(members(aggregators.Choice)) + turn) % 9:
+            continue  # two rules or so, other ones for each attack, compressor and allocation; pairs: test_combinations
         tables = {
             "allocation": allocation,
             "attack": matrix.table(attack),
@@ -61,10 +61,11 @@ SETTINGS = {
 def test_the_papers_shapes_have_the_same_bits_on_1_2_3_5_and_7_ranks(program, tmp_path, name):
     config, data, extra = SETTINGS[name]
     many = ("--subsets", 1000, "--sigma-h", 0.25) if name == "cra_dl" else ()
+    numbers = (None, 3, 7) if name == "cra_dl" else (None, 1, 2, 3, 5, 7)
     assert program("data", "linear_regression", "-o", data, "--seed", 3, *many).code == 0
-    words = ["--rounds", 40, "--attack.name", "alie", "--filters", NNM, *extra]
+    words = ["--rounds", 12, "--attack.name", "alie", "--filters", NNM, *extra]
     results = {}
-    for ranks in (None, 1, 2, 3, 5, 7):
+    for ranks in numbers:
         ended = program("run", CONFIGS / f"{config}.toml", "-o", f"{ranks}.h5", *words, ranks=ranks)
         assert ended.code == 0, ended.err
         results[ranks] = load_results(tmp_path / f"{ranks}.h5")
@@ -79,7 +80,7 @@ def test_the_papers_shapes_have_the_same_bits_on_1_2_3_5_and_7_ranks(program, tm
 def test_a_rank_a_device_has_the_same_bits(program, tmp_path):
     assert program("data", "linear_regression", "-o", "linear.h5", "--subsets", 96, "--features", 100).code == 0
     small = ("--devices", 8, "--byzantine", 2, "--aggregator.byzantine", 2, "--allocation.redundancy", 24)
-    words = ["--rounds", 20, "--attack.name", "alie", "--filters", NNM.replace("20", "2"), *small]
+    words = ["--rounds", 12, "--attack.name", "alie", "--filters", NNM.replace("20", "2"), *small]
     for ranks in (1, 8):
         ended = program("run", CONFIGS / "lad_linear.toml", "-o", f"{ranks}.h5", *words, ranks=ranks)
         assert ended.code == 0, ended.err
@@ -219,8 +220,8 @@ def test_a_diverging_run_ends_and_says_so(tmp_path):
 
 @pytest.mark.mpi
 def test_a_rank_holds_only_the_shards_of_its_devices(program, tmp_path):
-    """Measured: bytes of samples, and the resident memory of the processes, for a dataset of 160 MB."""
-    made = program("data", "linear_regression", "-o", "big.h5", "--features", 1000, "--samples-per-subset", 200)
+    """Measured: bytes of samples, and the resident memory of the processes, for a dataset of 80 MB."""
+    made = program("data", "linear_regression", "-o", "big.h5", "--features", 1000, "--samples-per-subset", 100)
     assert made.code == 0
     peaks = {}
     for name, words in {
@@ -232,7 +233,7 @@ def test_a_rank_holds_only_the_shards_of_its_devices(program, tmp_path):
         ended = program("run", CONFIGS / "lad_linear.toml", "-o", f"{name}.h5", *short, *words, ranks=4)
         assert ended.code == 0, ended.err
         memory = load_results(tmp_path / f"{name}.h5").memory
-        subset = 200 * 1001 * 8
+        subset = 100 * 1001 * 8
         held = {"balanced": 25, "cyclic": 27, "permuted": 100}[name]  # a rank's 25 windows of 3 reach two further
         assert (memory["shards"] == held * subset).all()
         peaks[name] = memory["peak"].max()

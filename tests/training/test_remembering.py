@@ -9,10 +9,10 @@ import pytest
 
 from mpicoded.algorithms.memories.base import coins
 from mpicoded.algorithms.randomness import Streams, generator
+from mpicoded.configs import decode
 from mpicoded.data import datasets, layout
 from mpicoded.data.results import load_results
 from mpicoded.errors import InputError
-from mpicoded.experiment import decode
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport
 
@@ -130,9 +130,9 @@ def test_tasks_that_vary_are_refused_or_trained_on(path, memory):
             trainer_of(path, **tables)
         return
     trainer = trainer_of(path, **tables, rounds=150, compressor={"name": "rand_k", "kept": 6})
-    start = trainer.evaluate(trainer.parameters)["gradient_norm"]
+    start = trainer.measure()["gradient_norm"]
     trainer.train()
-    assert trainer.evaluate(trainer.parameters)["gradient_norm"] < 0.5 * start
+    assert trainer.measure()["gradient_norm"] < 0.5 * start
 
 
 @pytest.mark.parametrize("memory", [{"name": "momentum"}, {"name": "server_momentum"}, {"name": "dm21"}], ids=str)

@@ -7,10 +7,10 @@ from mpicoded.algorithms.aggregators import Ctma, Krum, TrimmedMean
 from mpicoded.algorithms.encoders import Decoded
 from mpicoded.algorithms.filters import NearestNeighborMixing
 from mpicoded.cli import main
+from mpicoded.configs import decode, loads
 from mpicoded.data import datasets, layout
 from mpicoded.data.results import load_results
 from mpicoded.errors import InputError
-from mpicoded.experiment import decode, loads
 from mpicoded.training.coding import Coding
 from mpicoded.training.loop import Trainer
 from mpicoded.training.tolerance import Tolerance

@@ -36,9 +36,9 @@ class Attack(Component):
     """Whether any message is sent at all."""
 
     @property
-    def spoils(self) -> bool:
-        """Whether attackers multiply one subset's gradient by ``scale`` before they encode."""
-        return False
+    def spoils(self) -> float | None:
+        """What attackers multiply one subset's gradient by before they encode; None: none is spoiled."""
+        return None
 
     def check(self, dim: int, record: np.dtype[Any]) -> None:
         """Raise InputError where messages of ``dim`` numbers, sent as such records, cannot be attacked so."""

@@ -140,9 +140,9 @@ class CodeAware(Attack):
     lies: Literal["message", "subset"] = "message"
 
     @property
-    def spoils(self) -> bool:
-        """Where a subset is what they lie about."""
-        return self.lies == "subset"
+    def spoils(self) -> float | None:
+        """The scale, where a subset is what they lie about."""
+        return float(self.scale) if self.lies == "subset" else None
 
     def place(self, devices: int, byzantine: int) -> Int[Array, " byzantine"]:
         """The first ones."""
@@ -150,7 +150,7 @@ class CodeAware(Attack):
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Scale × own; own where a subset in it is spoiled already."""
-        return own if self.spoils else own * np.asarray(self.scale, own.dtype)
+        return own * np.asarray(self.scale, own.dtype) if self.spoils is None else own
 
 
 def alie_z(devices: int, byzantine: int) -> float:

@@ -14,6 +14,10 @@ from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int
 from mpicoded.errors import InputError
 
+Messages = Float[Array, "messages dim"]
+State = Float[Array, "slots messages dim"]
+Vector = Float[Array, " dim"]
+Mask = Bool[Array, " messages"]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
@@ -93,38 +97,16 @@ class Memory(Component):
         dense = bool(self.dense(seed, np.array([round]))[0])
         return Turn(round, total, NoCompression() if dense else compressor, dense)
 
-    def prepare(
-        self,
-        messages: Float[Array, "messages dim"],
-        before: Float[Array, "messages dim"] | None,
-        state: Float[Array, "slots messages dim"],
-        turn: Turn,
-    ) -> None:
+    def prepare(self, messages: Messages, before: Messages | None, state: State, turn: Turn) -> None:
         """Turn honest messages into what is said. ``before``: the same at the previous parameters; it is used up."""
 
-    def residual(
-        self, said: Float[Array, "messages dim"], state: Float[Array, "slots messages dim"], turn: Turn
-    ) -> None:
+    def residual(self, said: Messages, state: State, turn: Turn) -> None:
         """Turn what is said, by honest devices and others, into what is compressed."""
 
-    def update(
-        self,
-        state: Float[Array, "slots messages dim"],
-        residuals: Float[Array, "messages dim"],
-        received: Float[Array, "messages dim"],
-        usable: Bool[Array, " messages"],
-        turn: Turn,
-    ) -> None:
+    def update(self, state: State, residuals: Messages, received: Messages, usable: Mask, turn: Turn) -> None:
         """Take in what the server got of the residuals (zero where nothing usable came); it is used up."""
 
-    def votes(
-        self,
-        received: Float[Array, "messages dim"],
-        state: Float[Array, "slots messages dim"],
-        last: Float[Array, " dim"],
-        usable: Bool[Array, " messages"],
-        turn: Turn,
-    ) -> None:
+    def votes(self, received: Messages, state: State, last: Vector, usable: Mask, turn: Turn) -> None:
         """Turn what the server got into votes, zero where nothing usable came. ``last``: the previous aggregate."""
 
 
@@ -141,14 +123,12 @@ def coins(seed: int, rounds: Int[Array, " rounds"], probability: float) -> Bool[
     return np.asarray(drawn | (rounds == 0))
 
 
-def settle(vectors: Float[Array, "messages dim"], total: int) -> Bool[Array, " messages"]:
+def settle(vectors: Messages, total: int) -> Mask:
     """Start again from zero where lies or overflows have made a vector too long for any rule; where that was."""
     return np.asarray(replace_unusable(vectors, np.ones(len(vectors), bool), total)[1])
 
 
-def follow(
-    estimates: Float[Array, "messages dim"], received: Float[Array, "messages dim"], total: int
-) -> Bool[Array, " messages"]:
+def follow(estimates: Messages, received: Messages, total: int) -> Mask:
     """estimates += received, the same on both sides; which had grown too long and start again."""
     estimates += received
     return settle(estimates, total)

@@ -4,9 +4,20 @@ from typing import ClassVar
 
 from mpicoded.algorithms.allocations import Allocation
 from mpicoded.algorithms.compressors import Compressor
-from mpicoded.algorithms.memories.base import Memory, Share, Turn, follow, need_contraction, need_task, settle
+from mpicoded.algorithms.memories.base import (
+    Mask,
+    Memory,
+    Messages,
+    Share,
+    State,
+    Turn,
+    Vector,
+    follow,
+    need_contraction,
+    need_task,
+    settle,
+)
 from mpicoded.algorithms.memories.momentum import mix
-from mpicoded.algorithms.shapes import Array, Bool, Float
 
 
 class Feedback(Memory):
@@ -25,39 +36,21 @@ class Feedback(Memory):
         """c: 1 for contractive compressors, 1/(1 + delta) for unbiased ones, which makes them contractive."""
         return compressor.damping(dim)
 
-    def residual(
-        self, said: Float[Array, "messages dim"], state: Float[Array, "slots messages dim"], turn: Turn
-    ) -> None:
+    def residual(self, said: Messages, state: State, turn: Turn) -> None:
         """What is said, less g_i."""
         said -= state[-1]
 
-    def update(
-        self,
-        state: Float[Array, "slots messages dim"],
-        residuals: Float[Array, "messages dim"],
-        received: Float[Array, "messages dim"],
-        usable: Bool[Array, " messages"],
-        turn: Turn,
-    ) -> None:
+    def update(self, state: State, residuals: Messages, received: Messages, usable: Mask, turn: Turn) -> None:
         """g_i, as the server has it."""
         self._follow(state[-1], received, turn)
 
-    def votes(
-        self,
-        received: Float[Array, "messages dim"],
-        state: Float[Array, "slots messages dim"],
-        last: Float[Array, " dim"],
-        usable: Bool[Array, " messages"],
-        turn: Turn,
-    ) -> None:
+    def votes(self, received: Messages, state: State, last: Vector, usable: Mask, turn: Turn) -> None:
         """g_i of those that sent."""
         self._follow(state[-1], received, turn)
         received[...] = state[-1]
         received[~usable] = 0
 
-    def _follow(
-        self, estimates: Float[Array, "messages dim"], received: Float[Array, "messages dim"], turn: Turn
-    ) -> Bool[Array, " messages"]:
+    def _follow(self, estimates: Messages, received: Messages, turn: Turn) -> Mask:
         factor = self.factor(turn.compressor, received.shape[1])
         if factor != 1:
             received *= factor
@@ -122,13 +115,7 @@ class Dm21(Feedback):
         """The first round has nothing to look back to."""
         return super().turn(seed, round, compressor, total)._replace(looks_back=self.looks_back and round > 0)
 
-    def prepare(
-        self,
-        messages: Float[Array, "messages dim"],
-        before: Float[Array, "messages dim"] | None,
-        state: Float[Array, "slots messages dim"],
-        turn: Turn,
-    ) -> None:
+    def prepare(self, messages: Messages, before: Messages | None, state: State, turn: Turn) -> None:
         """u is what is said."""
         v, u, _ = state
         share = 1.0 if turn.round == 0 else self.eta

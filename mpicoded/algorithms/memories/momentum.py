@@ -5,8 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from mpicoded.algorithms.component import Fraction
-from mpicoded.algorithms.memories.base import Memory, Turn, settle
-from mpicoded.algorithms.shapes import Array, Bool, Float
+from mpicoded.algorithms.memories.base import Mask, Memory, Messages, State, Turn, Vector, settle
 
 
 class Momentum(Memory):
@@ -31,13 +30,7 @@ class Momentum(Memory):
         """A guarantee; a lie about the message does not spoil m_i, one about the data does."""
         return "has a theory for identities that stay only"
 
-    def prepare(
-        self,
-        messages: Float[Array, "messages dim"],
-        before: Float[Array, "messages dim"] | None,
-        state: Float[Array, "slots messages dim"],
-        turn: Turn,
-    ) -> None:
+    def prepare(self, messages: Messages, before: Messages | None, state: State, turn: Turn) -> None:
         """The momentum is what is said."""
         mix(state[0], messages, 1 - self.beta)
         settle(state[0], turn.total)
@@ -60,14 +53,7 @@ class ServerMomentum(Memory):
         """m_i."""
         return 1
 
-    def votes(
-        self,
-        received: Float[Array, "messages dim"],
-        state: Float[Array, "slots messages dim"],
-        last: Float[Array, " dim"],
-        usable: Bool[Array, " messages"],
-        turn: Turn,
-    ) -> None:
+    def votes(self, received: Messages, state: State, last: Vector, usable: Mask, turn: Turn) -> None:
         """The momenta of those that sent."""
         np.multiply(state[0], self.beta, out=state[0], where=usable[:, None])
         received *= 1 - self.beta
@@ -77,7 +63,7 @@ class ServerMomentum(Memory):
         received[~usable] = 0
 
 
-def mix(average: Float[Array, "messages dim"], new: Float[Array, "messages dim"], share: float) -> None:
+def mix(average: Messages, new: Messages, share: float) -> None:
     """average <- (1 - share) average + share new, in place; ``new`` is used up."""
     average *= 1 - share
     new *= share

@@ -7,9 +7,22 @@ import numpy as np
 from mpicoded.algorithms.allocations import Allocation
 from mpicoded.algorithms.compressors import Compressor
 from mpicoded.algorithms.encoders import Encoder
-from mpicoded.algorithms.memories.base import Memory, Share, Turn, coins, follow, need_task, need_unbiased, settle
+from mpicoded.algorithms.memories.base import (
+    Mask,
+    Memory,
+    Messages,
+    Share,
+    State,
+    Turn,
+    Vector,
+    coins,
+    follow,
+    need_task,
+    need_unbiased,
+    settle,
+)
 from mpicoded.algorithms.memories.feedback import Feedback
-from mpicoded.algorithms.shapes import Array, Bool, Float, Int
+from mpicoded.algorithms.shapes import Array, Bool, Int
 from mpicoded.errors import InputError
 
 
@@ -66,25 +79,12 @@ class Marina(Memory):
         turn = super().turn(seed, round, compressor, total)
         return turn._replace(whole=turn.dense, looks_back=not turn.dense)
 
-    def prepare(
-        self,
-        messages: Float[Array, "messages dim"],
-        before: Float[Array, "messages dim"] | None,
-        state: Float[Array, "slots messages dim"],
-        turn: Turn,
-    ) -> None:
+    def prepare(self, messages: Messages, before: Messages | None, state: State, turn: Turn) -> None:
         """The gradient, or its difference to the previous round's."""
         if before is not None:
             messages -= before
 
-    def votes(
-        self,
-        received: Float[Array, "messages dim"],
-        state: Float[Array, "slots messages dim"],
-        last: Float[Array, " dim"],
-        usable: Bool[Array, " messages"],
-        turn: Turn,
-    ) -> None:
+    def votes(self, received: Messages, state: State, last: Vector, usable: Mask, turn: Turn) -> None:
         """The estimates of those that sent."""
         if self.anchor == "own":
             if turn.whole:
@@ -140,13 +140,7 @@ class DashaPage(Feedback):
         whole = bool(coins(seed, np.array([round]), self.probability)[0])
         return super().turn(seed, round, compressor, total)._replace(whole=whole, looks_back=not whole)
 
-    def prepare(
-        self,
-        messages: Float[Array, "messages dim"],
-        before: Float[Array, "messages dim"] | None,
-        state: Float[Array, "slots messages dim"],
-        turn: Turn,
-    ) -> None:
+    def prepare(self, messages: Messages, before: Messages | None, state: State, turn: Turn) -> None:
         """h_i' is what is said."""
         if before is not None:
             messages -= before
@@ -158,20 +152,11 @@ class DashaPage(Feedback):
         """1: the step a makes the recursion stable instead."""
         return 1.0
 
-    def residual(
-        self, said: Float[Array, "messages dim"], state: Float[Array, "slots messages dim"], turn: Turn
-    ) -> None:
+    def residual(self, said: Messages, state: State, turn: Turn) -> None:
         """h_i' - (1 - a) h_i - a g_i."""
         said -= state[1]
 
-    def update(
-        self,
-        state: Float[Array, "slots messages dim"],
-        residuals: Float[Array, "messages dim"],
-        received: Float[Array, "messages dim"],
-        usable: Bool[Array, " messages"],
-        turn: Turn,
-    ) -> None:
+    def update(self, state: State, residuals: Messages, received: Messages, usable: Mask, turn: Turn) -> None:
         """g_i += received, and y_i is what was said, where it was received."""
         _, z, g = state
         share, where = 1 / (2 * (turn.compressor.variance(z.shape[1]) or 0.0) + 1), usable[:, None]

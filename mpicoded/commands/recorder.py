@@ -1,0 +1,145 @@
+"""What rank 0 records of a run in its result file."""
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+
+import mpicoded
+from mpicoded import plugins
+from mpicoded.algorithms import allocations
+from mpicoded.algorithms.shapes import Array
+from mpicoded.data.results import ResultWriter
+from mpicoded.experiment import Experiment
+from mpicoded.training.faults import Faults
+from mpicoded.training.loop import Progress
+from mpicoded.training.tolerance import Estimate
+from mpicoded.transport.base import Loss, block_sizes
+
+_WRITE_SECONDS = 2.0  # at least this long between two writes of the file
+
+
+class Recorder:
+    """Turns what the loop reports into the groups of the result file, and has it written now and then."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        allocation: allocations.Report,
+        mpi: str,
+        hosts: list[str],
+        target: str,
+        rows: Sequence[dict[str, float]],
+        warnings: list[str],
+    ) -> None:
+        self.rank = np.repeat(np.arange(len(hosts)), block_sizes(experiment.devices, len(hosts)))  # of each device
+        self.host = np.array(hosts, object)[self.rank]
+        self.warnings, self._hosts = warnings, hosts
+        self._estimated = experiment.estimates
+        self._writer = ResultWriter(
+            target,
+            experiment.to_toml(),
+            versions=versions() | plugins.packages(experiment),
+            mpi=mpi,
+            hosts=hosts,
+            allocation={
+                "redundancy": allocation.redundancy,
+                "copies_spread": allocation.copies,
+                "overlap": allocation.overlap,
+                "lost": allocation.lost,
+                "storage": allocation.storage,
+            },
+            copies=allocation.holders,
+            warnings=warnings,
+        )
+        self._writer.rows.extend(rows)
+        self._written = time.monotonic() - _WRITE_SECONDS
+        self._pending: Progress | None = None  # taken, not written yet
+
+    def take(self, progress: Progress) -> None:
+        """Take a row of the history, and write the file where it is time to."""
+        self._writer.append(progress.row)
+        self._pending = progress
+        if progress.finished or time.monotonic() - self._written >= _WRITE_SECONDS:
+            self.write()
+        else:  # the parameters go on
+            self._pending = progress._replace(parameters=progress.parameters.copy())
+
+    def write(self) -> None:
+        """Write what was taken and is not written."""
+        progress, self._pending = self._pending, None
+        if progress is None:
+            return
+        self._writer.write(
+            progress.parameters,
+            progress.timings,
+            progress.memory,
+            self._bad_records(progress.faults),
+            self._suspicion(progress.suspicion),
+            self._estimates(progress.estimates),
+            finished=progress.finished,
+            lost_ranks=self._lost(progress.lost),
+        )
+        self._written = time.monotonic()
+
+    def _bad_records(self, faults: Faults) -> dict[str, Any]:
+        """What the result file says of them."""
+        round, device, missing = faults.events.T
+        return {
+            "bad": faults.bad,
+            "missing": faults.missing,
+            "first_round": faults.first_round,
+            "last_round": faults.last_round,
+            "rank": self.rank,
+            "host": self.host,
+            "most_at_once": faults.most_at_once,
+            "undecoded": faults.undecoded,
+            "skipped": faults.skipped,
+            "events": {
+                "round": round,
+                "device": device,
+                "rank": self.rank[device],
+                "host": self.host[device],
+                "missing": missing,
+                "left_out": faults.count - len(device),
+            },
+        }
+
+    def _lost(self, lost: list[Loss]) -> dict[str, Any]:
+        """Which ranks have died, where and in which round."""
+        ranks = [loss.rank for loss in lost]
+        return {
+            "rank": np.array(ranks, np.int64),
+            "host": np.array([self._hosts[rank] for rank in ranks], object),
+            "round": np.array([loss.round + 1 for loss in lost], np.int64),
+        }
+
+    def _suspicion(self, scores: Array) -> dict[str, Any]:
+        by_rank = np.bincount(self.rank, scores) / np.bincount(self.rank)
+        return {"score": scores, "rank": self.rank, "host": self.host, "rank_score": by_rank}
+
+    def _estimates(self, notes: list[Estimate]) -> dict[str, Any]:
+        """A column for each number, a row for each round; those that there are."""
+        if not notes:
+            return {}
+        columns = dict(zip(Estimate._fields, np.array(notes, np.int64).T, strict=True))
+        return columns if self._estimated else {"proven": columns["proven"]}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    found = {
+        "mpicoded": mpicoded.__version__,
+        "python": platform.python_version(),
+        "hdf5": h5py.version.hdf5_version,
+    }
+    for package in ("numpy", "scipy", "h5py", "msgspec", "mpi4py"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
