@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -25,12 +26,15 @@ def main(words: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # no terminal's encoding is a reason to fail
+    whole_process = words is None
     words = list(sys.argv[1:] if words is None else words)
     try:
         arguments, rest = _parser().parse_known_args(words)
         if rest and arguments.command not in ("run", "sweep", "plan", "allocation"):
             raise InputError(f"unknown argument {rest[0]!r} (see mpicoded {arguments.command} --help)")
         code = _dispatch(arguments, rest, words)
+        if whole_process:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # that a job's time is up: too late, MPI is being left
         sys.stdout.flush()  # here, where a reader that has left is no error yet
         return code
     except MemoryError as error:

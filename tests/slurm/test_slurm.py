@@ -161,6 +161,7 @@ def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_on(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 @pytest.mark.skipif("MPICODED_ALL" not in os.environ, reason="takes minutes: MPICODED_ALL=1")
 def test_a_job_that_needs_three_real_time_limits(
     environment: dict[str, str], folder: Path, jobs: dict[str, Job]
@@ -180,7 +181,7 @@ def test_a_job_that_needs_three_real_time_limits(
 @pytest.mark.parametrize("launch", ["srun", "mpirun"])
 def test_a_cancelled_job_can_be_resumed(launch: str, environment: dict[str, str], folder: Path, alone: Results) -> None:
     """srun lets the ranks write a checkpoint; mpirun's daemons end at once, and what is left is the last one."""
-    result, every = f"cancelled_{launch}.h5", ["--checkpoint_every", "1s"] if launch == "mpirun" else []
+    result, every = f"cancelled_{launch}.h5", ["--checkpoint_every", "20"] if launch == "mpirun" else []
     words = [*NODES, "slurm/run.sbatch", CONFIG, *LONG, *every, "-o", result]
     number = _submit(folder, environment | {"LAUNCH": launch}, *words)
     _until(lambda: _trains(folder / f"mpicoded-{number}.out", 1))
