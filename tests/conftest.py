@@ -6,9 +6,11 @@ os.environ["MPICODED_CHECK_SHAPES"] = "1"
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # as the command line does, so that bits can be compared
 
+import json
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -89,9 +91,8 @@ def start(command: list[str], folder: Path, timeout: float, ranks: int = 1) -> E
     return Ended(process.returncode, out, err)
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Callable[..., Ended]:
-    """``program("run", "x.toml", ranks=3)``: mpicoded in a folder of the test's own; no ranks, no MPI.
+def program_in(folder: Path) -> Callable[..., Ended]:
+    """``program("run", "x.toml", ranks=3)``: mpicoded in a folder; no ranks, no MPI.
 
     ``survives``: under an MPI that goes on when a rank dies; the test is skipped where this one cannot.
     """
@@ -108,10 +109,36 @@ def program(tmp_path: Path) -> Callable[..., Ended]:
                 pytest.skip("only Open MPI's launcher has --with-ft")
             tolerant = ["--with-ft", "ulfm"] if survives else []
             command = [launcher[0], *tolerant, "-n", str(ranks), *command]
-        return start(command, tmp_path, timeout, ranks or 1)
+        return start(command, folder, timeout, ranks or 1)
+
+    def several(commands: list[list[str]], ranks: int) -> list[list[tuple[int, str, list[str]]]]:
+        """Of each command line, on each rank: exit code, what was said on standard error, the files in the folder."""
+        with tempfile.TemporaryDirectory() as place:
+            Path(place, "commands.json").write_text(json.dumps(commands))
+            ended = python(Path(__file__).with_name("several.py"), place, ranks=ranks)
+            assert ended.code == 0, ended.err
+            each = [json.loads(Path(place, f"{rank}.json").read_text()) for rank in range(ranks)]
+        return list(zip(*each, strict=True))
 
     call.python = python  # type: ignore[attr-defined]
-    call.start = lambda command, ranks: start(command, tmp_path, 120, ranks)  # type: ignore[attr-defined]
+    call.several = several  # type: ignore[attr-defined]
+    call.environment = child_environment  # type: ignore[attr-defined]
+    call.start = lambda command, ranks: start(command, folder, 120, ranks)  # type: ignore[attr-defined]
+    return call
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[..., Ended]:
+    """Programs in a folder of the test's own."""
+    return program_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def common_program(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ended]:
+    """Programs in a folder of all of a module's tests: its attribute ``folder``."""
+    folder = tmp_path_factory.mktemp("common")
+    call = program_in(folder)
+    call.folder = folder  # type: ignore[attr-defined]
     return call
 
 
