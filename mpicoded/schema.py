@@ -40,7 +40,7 @@ def check(tree: Mapping[str, Any], schema: Schema) -> None:
 
 
 def check_values(tree: Any, place: str = "") -> None:
-    """Raise InputError for numbers that are not finite or too large, and tables in tables for ever."""
+    """Raise InputError for numbers not finite or too large, tables in tables for ever, and texts that are none."""
     if place.count(".") >= _DEEPEST:
         raise InputError(f"{place} is nested too deeply")
     if isinstance(tree, dict | list):
@@ -50,6 +50,8 @@ def check_values(tree: Any, place: str = "") -> None:
         raise InputError(f"{place}: expected a finite number, got {tree}")
     elif isinstance(tree, int) and abs(tree) >= 2**63:
         raise InputError(f"{place}: expected int of 64 bits, got {quoted(tree)}")
+    elif isinstance(tree, str) and not tree.isascii() and tree != tree.encode(errors="replace").decode():
+        raise InputError(f"{place}: expected text in UTF-8, got {quoted(tree)}")  # from the command line
 
 
 def check_keys(table: Mapping[str, Any], cls: type[msgspec.Struct], place: str = "") -> None:

@@ -160,6 +160,8 @@ def _describe(path: str, file: h5py.File, stamp: tuple[int, int, int]) -> Descri
             _check_samples(file, "test/", test_samples, task, need) == features,
             "test/x has other features than x",
         )
+    made_by, content = (str(file.attrs.get(name, "")) for name in ("made_by", "content"))
+    f"{made_by}{content}".encode()  # HDF5 does not look whether a text is one
     optimum_loss = file.attrs.get("optimum_loss")
     need(optimum_loss is None or np.isfinite(optimum_loss), f"optimum_loss must be finite, is {optimum_loss}")
     return Description(
@@ -170,8 +172,8 @@ def _describe(path: str, file: h5py.File, stamp: tuple[int, int, int]) -> Descri
         offsets=offsets,
         test_samples=test_samples,
         optimum_loss=None if optimum_loss is None else float(optimum_loss),
-        made_by=str(file.attrs.get("made_by", "")),
-        content=str(file.attrs.get("content", "")),
+        made_by=made_by,
+        content=content,
         stamp=stamp,
     )
 
@@ -208,7 +210,7 @@ def read_rows(
     classification = description.task == "classification"
     x = np.empty((rows, description.features), dtype)
     y = np.empty(rows, np.int64 if classification else dtype)
-    with opened(description.path, "data file") as file:
+    with opened(description.path, "data file", scanned=0) as file:  # no text is read
         at = 0
         for start, stop in runs:
             here = np.s_[at : at + stop - start]

@@ -162,6 +162,10 @@ DATA = {
     "another version": (told("version", 99), "layout version must be 1"),
     "another format": (told("format", "mpicoded-result"), "not a dataset of mpicoded"),
     "an optimum that is no number": (told("optimum_loss", np.nan), "optimum_loss must be finite"),
+    "made by what is no text": (
+        lambda file: file.attrs.create("made_by", b"\xff\xfe", dtype=LONG),
+        "data.h5 is damaged: 'utf-8' codec can't encode",
+    ),
     "an optimum that is text": (told("optimum_loss", "low"), "data file data.h5"),
     "a test split without targets": (
         lambda file: file.create_dataset("test/x", data=np.ones((4, 5))),

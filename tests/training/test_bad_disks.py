@@ -136,8 +136,12 @@ def test_a_disk_that_fills_ends_the_run_and_the_run_goes_on_when_there_is_room(t
         filler.unlink()
         monkeypatch.chdir(folder)
         before = checkpoints.find(Path("out.h5.checkpoint")).round
-        assert main(["resume", "out.h5", "--quiet", "--time-limit", "0.5s"]) == STOPPED
-        assert checkpoints.find(Path("out.h5.checkpoint")).round > before
+        for _ in range(10):  # a slow machine may come to no round in the first
+            assert main(["resume", "out.h5", "--quiet", "--time-limit", "0.6s"]) == STOPPED
+            if checkpoints.find(Path("out.h5.checkpoint")).round > before:
+                break
+        else:
+            pytest.fail("it does not go on")
         monkeypatch.chdir(tmp_path)
 
 
@@ -242,8 +246,8 @@ def test_data_that_are_cut_while_they_are_read_are_refused(tmp_path):
     real = layout.opened
 
     @contextlib.contextmanager
-    def open_and_cut(*words):
-        with real(*words) as file:
+    def open_and_cut(*words, **more):
+        with real(*words, **more) as file:
             os.truncate(path, os.path.getsize(path) - 8000)
             yield file
 
