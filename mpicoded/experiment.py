@@ -198,7 +198,6 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         # What is estimated in each round starts from none.
         check_votes([item.tolerating(0) for item in self.filters], self.aggregator.tolerating(0), votes)
 
-
     def _check_waiting(self, ranks: int) -> None:
         """Raise InputError where rounds without all messages would mean something else than they should."""
         transport = self.transport

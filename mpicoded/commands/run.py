@@ -1,57 +1,25 @@
 """``mpicoded run`` and ``mpicoded resume``: one experiment, from a config to a result file."""
 
-import hashlib
-import itertools
-import os
 import platform
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from mpicoded import configs, plugins
-from mpicoded.commands.reporter import Reporter
-from mpicoded.commands.watchdog import Standing, Watchdog
-from mpicoded.data import checkpoints, layout
-from mpicoded.data.results import is_result, load_results
-from mpicoded.data.whole import check_writable
+from mpicoded import configs
+from mpicoded.commands.job import Finished, Job, Options, Refused
+from mpicoded.data import checkpoints
+from mpicoded.data.results import load_results
 from mpicoded.errors import InputError, RunError, one_line
 from mpicoded.experiment import Experiment
-from mpicoded.training.checkpoint import Keeper
-from mpicoded.training.coding import Coding
-from mpicoded.training.loop import Trainer
-from mpicoded.transport.base import Patience, ServerLost, Transport
 from mpicoded.transport.connect import connect
 
 _EXPECTED = (InputError, RunError, OSError, MemoryError, KeyboardInterrupt, SystemExit)  # one line says all of these
 
 
-class Options(NamedTuple):
-    """What the command line says beside the experiment."""
-
-    quiet: bool = False
-    restart: bool = False  # begin anew where a run could be resumed
-    limit: float | None = None  # seconds after which the run must have stopped
-    watchdog: float | None = None  # seconds without progress that end the job
-    resuming: bool = False
-
-
-class Refused(InputError):
-    """Bad input that all ranks know of: each may leave by itself."""
-
-
-class Finished(Exception):
-    """There is nothing to do."""
-
-
-STOPPED = 75
-"""The exit code of a run that a signal has stopped, to be resumed (EX_TEMPFAIL, "try again", of sysexits.h)."""
-
-
 def run(config: str, output: str | None, overrides: Sequence[str], options: Options) -> int:
     """Train as the config says, on the processes that there are."""
-    return job(lambda: configs.load(config, overrides), output or f"{Path(config).stem}.h5", options)
+    return start(lambda: configs.load(config, overrides), output or f"{Path(config).stem}.h5", options)
 
 
 def resume(path: str, options: Options) -> int:
@@ -63,7 +31,7 @@ def resume(path: str, options: Options) -> int:
             raise Finished
         return experiment
 
-    return job(load, path, options._replace(resuming=True))
+    return start(load, path, options._replace(resuming=True))
 
 
 def unfinished(path: str) -> Experiment | None:
@@ -75,7 +43,7 @@ def unfinished(path: str) -> Experiment | None:
     return None if results.finished else configs.loads(results.toml, path)
 
 
-def job(load: Callable[[], Experiment], target: str, options: Options) -> int:
+def start(load: Callable[[], Experiment], target: str, options: Options) -> int:
     """Run, and turn any failure on any rank into the end of the whole job with one readable error."""
     mine = Job(connect(), target, options)
     try:
@@ -93,180 +61,3 @@ def job(load: Callable[[], Experiment], target: str, options: Options) -> int:
         code = 130 if interrupted else 1
         mine.transport.fail(code)
         return code
-
-
-class Job:
-    """One rank's part of a run, from the config to the exit code."""
-
-    def __init__(self, transport: Transport, target: str, options: Options) -> None:
-        self.transport = transport
-        self._target, self._options = target, options
-        self._place = checkpoints.path_of(target)
-        self._digest = ""  # of config and data
-        self._trainer: Trainer | None = None
-
-    def run(self, load: Callable[[], Experiment]) -> int:
-        """Check everything, train, and leave; the exit code."""
-        if not self._agree(load):
-            if self.transport.leads and not self._options.quiet:
-                print(f"{self._target} is finished: nothing to do", flush=True)
-            return 0
-        experiment, place = self._experiment, self._place
-        if self._options.restart and self.transport.leads:
-            place.unlink(missing_ok=True)
-        saved = checkpoints.Checkpoint(experiment.to_toml(), self._digest, 0)
-        keeper = Keeper(
-            self.transport,
-            *experiment.checkpoint_interval(),
-            lambda round, state: checkpoints.save(place, saved._replace(round=round), state),
-            self._options.limit,
-        )
-        watchdog = Watchdog(
-            self.transport.rank,
-            self.transport.size,
-            self._target,
-            self._options.watchdog,
-            self._standing,
-            self.way_on,
-            self.transport.abort,
-        )
-        if self.transport.leads:
-            watchdog.clear()
-        self._hosts = self.transport.texts(platform.node())
-        with keeper.listening(), watchdog.watching():
-            code = self._train(keeper)
-        self.transport.close(code)
-        return code
-
-    def _standing(self) -> Standing:
-        trainer = self._trainer
-        if trainer is None:
-            return Standing(0, "finding another server")
-        return Standing(trainer.clock.entered, f"{trainer.where}, {trainer.clock.current or 'between two phases'}")
-
-    def way_on(self) -> str:
-        """How to go on after a failure, where there is a way."""
-        try:
-            saved = checkpoints.find(self._place)
-        except InputError:
-            saved = None
-        ours = saved is not None and saved.digest == self._digest
-        return f"; mpicoded resume {self._target} goes on after round {saved.round}" if saved and ours else ""
-
-    def _agree(self, load: Callable[[], Experiment]) -> bool:
-        """Check everything on every rank, and that all have the same; whether there is anything to do.
-
-        Raises Refused, on all ranks.
-        """
-        error, told, foreign, transport, options = None, "", "", self.transport, self._options
-        try:
-            self._experiment = experiment = load()
-            foreign = " ".join(itertools.chain(*plugins.packages(experiment).items()))
-            self._description = description = layout.describe(experiment.data.path)
-            experiment.check(description, transport.size)
-            if transport.leads:  # the only one that writes
-                _check_target(self._target, experiment.data.path)
-                if not options.resuming and not options.restart:
-                    _check_unfinished(self._target, self._place)
-            if experiment.transport.incomplete:
-                self.transport = transport.patient(experiment.devices, patience(experiment, description.subsets))
-            self._digest = hashlib.sha256((experiment.to_toml() + description.fingerprint()).encode()).hexdigest()
-            self._trainer = Trainer(experiment, description, self.transport)
-            told = self._digest + (self._go_on(self._trainer) if options.resuming else "")
-        except Finished:
-            told = "finished"
-        except InputError as problem:
-            error = one_line(problem)
-        except MemoryError as problem:
-            error = f"out of memory: {one_line(problem)}"
-        # Every rank has checked everything by itself; they agree before the first collective call of the training.
-        first, first_foreign = transport.texts(told)[0], transport.texts(foreign)[0]
-        if first == "finished":  # as rank 0 sees it; another host may still see the file as it was before
-            return False
-        if error is None and first:  # rank 0 has no error either
-            if foreign != first_foreign:
-                error = f"this rank has the plug-ins {foreign or '(none)'}, rank 0 has {first_foreign or '(none)'}"
-            elif told != first:
-                error = "this rank loaded another config or dataset than rank 0"
-        if (error := transport.agree(error)) is not None:
-            raise Refused(error)
-        return self._trainer is not None
-
-    def _train(self, keeper: Keeper) -> int:
-        """Train, if need be with another server than before."""
-        while True:
-            trainer = self._trainer
-            if trainer is None:  # the server has died, and with it what the last rounds have made of the parameters
-                self._trainer = trainer = Trainer(self._experiment, self._description, self.transport)
-                self._go_on(trainer)
-            try:
-                if not self.transport.leads:
-                    return 0 if trainer.train(keeper=keeper) else STOPPED
-                words = (self._experiment, self._description, self.transport, self._hosts, self._target)
-                reporter = Reporter(*words, self._options.quiet, trainer.rows)
-                if trainer.train(reporter.report, reporter.tick, keeper):
-                    self._place.unlink(missing_ok=True)
-                    return 0
-                reporter.stop(trainer.round, keeper.cause)
-                return STOPPED
-            except ServerLost:
-                self._trainer = None
-                del trainer
-                self.transport.recover()
-                keeper.begin_again()
-
-    def _go_on(self, trainer: Trainer) -> str:
-        """Bring a trainer to where the checkpoint is, if there is one; what ranks compare of it."""
-        saved = checkpoints.find(self._place)
-        if saved is None:
-            return ""
-        if saved.digest != self._digest or saved.round > self._experiment.rounds:
-            text = f"checkpoint {self._place} is of another experiment, or its dataset has changed: remove it"
-            raise InputError(text)
-        state = checkpoints.load(self._place, *trainer.hosted)
-        try:
-            trainer.restore(saved.round, state)
-        except Exception as error:  # what a state of another form makes it raise has no end
-            why = f"{type(error).__name__}: {one_line(error)}"
-            raise InputError(f"checkpoint {self._place} does not hold the state of this experiment: {why}") from None
-        return f" {saved.round}"
-
-
-def patience(experiment: Experiment, subsets: int) -> Patience:
-    """How long the server waits, as the experiment says."""
-    transport = experiment.transport
-    waits = transport.hurries and transport.below == "wait"
-    return Patience(
-        deadline=transport.deadline,
-        quickest=transport.quickest,
-        fewest=Coding(experiment, subsets).fewest() if waits else 0,
-        survives=transport.on_rank_loss == "continue",
-    )
-
-
-def _check_unfinished(target: str, place: Path) -> None:
-    """No work is thrown away without being asked for it."""
-    saved = checkpoints.find(place)
-    if saved is not None:
-        raise InputError(
-            f"output {target} is of a run that was stopped after round {saved.round}: mpicoded resume {target} goes "
-            "on with it, mpicoded run --restart begins anew"
-        )
-
-
-def _check_target(target: str, data: str) -> None:
-    """The output can be written, and nothing but an older result of ours stands in its place."""
-    folder = Path(target).resolve().parent
-    if not folder.is_dir():
-        raise InputError(f"output {target}: the folder {folder} does not exist")
-    if os.path.isdir(target):
-        raise InputError(f"output {target} cannot be written: it is a folder")
-    try:
-        check_writable(checkpoints.path_of(target))  # its name is the longer one
-    except OSError as error:
-        raise InputError(f"output {target} cannot be written: {error.strerror}") from None
-    if os.path.exists(target):
-        if os.path.samefile(target, data):
-            raise InputError(f"output {target} is the data file")
-        if not is_result(target):
-            raise InputError(f"output {target} exists and is not a result file of mpicoded: it is left as it is")

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import FrameType
 
 from mpicoded.commands.grid import FINISHED, Grid, Point, assignments, make
+from mpicoded.commands.job import STOPPED, Finished, Options
 from mpicoded.commands.launch import program
-from mpicoded.commands.run import STOPPED, Finished, Options, job
+from mpicoded.commands.run import start
 from mpicoded.commands.text import table
 from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment
@@ -80,7 +81,7 @@ def _run_one(grid: Callable[[], Grid], number: int, options: Options) -> int:
             raise InputError(f"the folder of {found.target} cannot be made: {error.strerror}") from None
         return found.experiment
 
-    return job(load, "" if isinstance(found, InputError) else found.target, options)
+    return start(load, "" if isinstance(found, InputError) else found.target, options)
 
 
 def _run_all(grid: Grid, states: Sequence[str], words: Sequence[str], quiet: bool) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mpicoded.cli import main
-from mpicoded.commands.run import STOPPED, Job, Options
+from mpicoded.commands.job import STOPPED, Job, Options
 from mpicoded.commands.sweep import _array
 from mpicoded.configs import load
 from mpicoded.data import checkpoints, datasets

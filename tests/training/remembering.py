@@ -36,10 +36,11 @@ BATCHES = [{}, {"batch_size": 2}]
 
 
 def experiments(path: str) -> list[Experiment]:
-    """All that are not refused, in turn with and without mini-batches."""
+    """All that are not refused, with half of the attacks in turn, and in turn with and without mini-batches."""
     found = []
-    rows = itertools.product(MEMORIES, COMPRESSORS, ATTACKS)
-    for number, (memory, compressor, attack) in enumerate(rows):
+    rows = itertools.product(MEMORIES, COMPRESSORS)
+    for number, (memory, compressor, turn) in enumerate((*row, turn) for row in rows for turn in range(2)):
+        attack = ATTACKS[number // 2 % 2 + 2 * turn]
         batch = BATCHES[(number + number // len(ATTACKS)) % 2]
         experiment = decode(
             {

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from mpicoded.cli import main
+from mpicoded.commands.job import STOPPED
 from mpicoded.commands.launch import environment, find_launcher, is_open_mpi
-from mpicoded.commands.run import STOPPED
 from mpicoded.data import checkpoints, datasets, layout
 from mpicoded.data.results import load_results
 from mpicoded.errors import InputError

@@ -20,6 +20,7 @@ CODES = {
 }
 SIZES = {"repetition": (15, 30), "latin squares": (25, 25), "all subsets": (7, 21), "cyclic": (15, 15)}
 """Devices and subsets."""
+ROUNDS = 8
 
 
 def experiment_of(path: str, code: str, **tables):
@@ -28,8 +29,8 @@ def experiment_of(path: str, code: str, **tables):
     settings = {
         "devices": devices,
         "byzantine": 2,
-        "rounds": 15,
-        "evaluate_every": 15,
+        "rounds": ROUNDS,
+        "evaluate_every": ROUNDS,
         "seed": 3,
         "data": {"path": path},
         "allocation": allocation,
@@ -68,11 +69,11 @@ def test_lies_within_the_limit_change_nothing(paths, code, attack):
     np.testing.assert_allclose(lied_to.parameters, honest.parameters, rtol=1e-9)
     assert (
         row["bytes_up"]
-        == (15 * (SIZES[code][0] - 2 * (attack == "silent")))
+        == (ROUNDS * (SIZES[code][0] - 2 * (attack == "silent")))
         * lied_to.uplink.adversary._coding.travelling(lied_to.experiment.compressor.layout(12, "float64")).itemsize
     )
     if attack == "silent":
-        assert row["missing_records"] == 30
+        assert row["missing_records"] == 2 * ROUNDS
 
 
 @pytest.mark.parametrize("code", CODES)
