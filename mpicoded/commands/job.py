@@ -172,7 +172,7 @@ class Job:
         if saved.digest != self._digest or saved.round > self._experiment.rounds:
             text = f"checkpoint {self._place} is of another experiment, or its dataset has changed: remove it"
             raise InputError(text)
-        state = checkpoints.load(self._place, *trainer.hosted)
+        state = checkpoints.load(self._place, *trainer.hosted, self.transport.leads)
         try:
             trainer.restore(saved.round, state)
         except Exception as error:  # what a state of another form makes it raise has no end

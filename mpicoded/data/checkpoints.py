@@ -57,7 +57,11 @@ def find(path: Path) -> Checkpoint | None:
         return found
 
 
-def load(path: Path, first: int, stop: int) -> dict[str, Any]:
-    """The state for a rank that hosts devices first … stop-1: rows of ``devices`` are those of its own."""
+def load(path: Path, first: int, stop: int, leads: bool) -> dict[str, Any]:
+    """The state for a rank that hosts devices first … stop-1: rows of ``devices`` are those of its own.
+
+    ``leads``: whether the rank is the server; the others do not read what only the server needs.
+    """
     with opened(path, "checkpoint") as file:
-        return read_tree(file["state"], {"devices": slice(first, stop)}, checked=True)
+        others = () if leads else ("server", "history")
+        return read_tree(file["state"], {"devices": slice(first, stop)}, checked=True, leave_out=others)

@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -216,10 +216,18 @@ def write_tree(group: h5py.Group, tree: Mapping[str, Any], *, checked: bool = Fa
                 group[name].attrs[_CHECKSUM] = _checksums(np.asarray(value))
 
 
-def read_tree(group: h5py.Group, rows: Mapping[str, slice] | None = None, *, checked: bool = False) -> dict[str, Any]:
+def read_tree(
+    group: h5py.Group,
+    rows: Mapping[str, slice] | None = None,
+    *,
+    checked: bool = False,
+    leave_out: Collection[str] = (),
+) -> dict[str, Any]:
     """What ``write_tree`` wrote; of the datasets in ``rows`` only these. Raises ValueError for wrong checksums."""
     tree: dict[str, Any] = dict(group.attrs)
     for name, item in group.items():
+        if name in leave_out:
+            continue
         if isinstance(item, h5py.Group):
             tree[name] = read_tree(item, checked=checked)
         elif h5py.check_string_dtype(item.dtype):

@@ -279,16 +279,16 @@ def test_training_with_it_comes_nearer_to_the_optimum(here, name):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", RUNS)
-def test_training_with_it_has_the_same_bits_on_3_ranks(program, here, name):
-    words = [*words_of(name), "--attack.name", "alie"]
-    assert main(["run", QUICKSTART, "--quiet", "-o", "one.h5", *words]) == 0
-    ended = program("run", QUICKSTART, "--quiet", "-o", "three.h5", *words, ranks=3)
-    assert ended.code == 0, ended.err
-    one, three = load_results("one.h5"), load_results("three.h5")
-    assert len(three.hosts) == 3
-    np.testing.assert_array_equal(one.parameters, three.parameters)
-    np.testing.assert_array_equal(one.history["loss"], three.history["loss"])
+def test_training_with_it_has_the_same_bits_on_3_ranks(program, here):
+    words = {name: ["run", QUICKSTART, "--quiet", *words_of(name), "--attack.name", "alie", "-o"] for name in RUNS}
+    three = program.several([[*words[name], f"{name}_3.h5"] for name in RUNS], ranks=3)
+    assert [code for ranks in three for code, *_ in ranks] == [0] * 3 * len(RUNS)
+    for name in RUNS:
+        assert main([*words[name], f"{name}_1.h5"]) == 0
+        one, three = load_results(f"{name}_1.h5"), load_results(f"{name}_3.h5")
+        assert len(three.hosts) == 3
+        np.testing.assert_array_equal(one.parameters, three.parameters)
+        np.testing.assert_array_equal(one.history["loss"], three.history["loss"])
 
 
 @pytest.mark.mpi

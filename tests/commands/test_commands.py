@@ -1,7 +1,8 @@
+import contextlib
+import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -193,24 +194,17 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def refused(tmp_path_factory):
-    """What became of each case on each of 4 ranks, in a folder with the files that were there before."""
-    folder = tmp_path_factory.mktemp("refused")
-    for words in (
-        ["data", "linear_regression", "-o", "linear.h5", "--seed", "3"],
-        ["data", "import", "labels.csv", "-o", "labels.h5", "--subsets", "100"],
-    ):
-        (folder / "labels.csv").write_text("a,b\n" + "\n".join(f"{k},{'xy'[k % 2]}" for k in range(150)))
-        with contextlib.chdir(folder):
-            assert main(words) == 0
-    (folder / DAMAGED).write_bytes((folder / "linear.h5").read_bytes()[:1000])
+def refused(common_program):
+    """What became of each case on each of 4 ranks, and the files that were there before."""
+    folder = common_program.folder
+    with contextlib.chdir(folder):
+        assert main(["data", "linear_regression", "-o", "linear.h5", "--seed", "3"]) == 0
+        Path(DAMAGED).write_bytes(Path("linear.h5").read_bytes()[:1000])
+        Path("labels.csv").write_text("a,b\n" + "\n".join(f"{k},{'xy'[k % 2]}" for k in range(150)))
+        assert main(["data", "import", "labels.csv", "-o", "labels.h5", "--subsets", "100"]) == 0
     commands = [["run", QUICKSTART, *words, *([] if "-o" in words else ["-o", "bad.h5"])] for words, _ in BAD.values()]
-    (folder / "commands.json").write_text(json.dumps(commands))
     before = sorted(os.listdir(folder))
-    ended = python(folder, SEVERAL, "commands.json", ranks=4)
-    assert ended.code == 0, ended.err
-    ranks = [json.loads((folder / f"commands.{rank}").read_text()) for rank in range(4)]
-    return {case: [rank[number] for rank in ranks] for number, case in enumerate(BAD)}, before
+    return dict(zip(BAD, common_program.several(commands, ranks=4), strict=True)), before
 
 
 @pytest.mark.mpi

@@ -361,10 +361,10 @@ def test_reader_in_another_process_always_finds_a_complete_file(path):
     made = writer(path, rows=1)
     write(made)
     reader = subprocess.Popen(
-        [sys.executable, "-c", READER, path, "201"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", READER, path, "101"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert reader.stdout.readline() == "ready\n"
-    for number in range(1, 201):
+    for number in range(1, 101):
         made.append(row(number))
         write(made)
     out, err = reader.communicate(timeout=60)

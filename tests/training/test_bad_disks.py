@@ -53,7 +53,7 @@ def assert_whole(folder: Path) -> None:
         assert file["parameters"].shape == (500,)
     with h5py.File(folder / "out.h5.checkpoint") as file:
         assert file["state/devices"].shape == (6, 500)
-    checkpoints.load(folder / "out.h5.checkpoint", 0, 6)
+    checkpoints.load(folder / "out.h5.checkpoint", 0, 6, True)
     assert [path.name for path in folder.iterdir() if ".part" in path.name] == []
 
 
