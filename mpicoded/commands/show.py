@@ -82,19 +82,28 @@ def _bad_records(result: Results) -> list[str]:
     told = result.bad_records
     if not {"bad", "missing", "rank", "host", "first_round", "most_at_once"} <= set(told):
         return []
-    counts = told["bad"] + told["missing"]
+    missing, left_out = told["missing"], _leaves_out(result)
+    lines = [f"left out: {missing.sum()} late or lost messages of {(missing > 0).sum()} devices"] if left_out else []
+    if skipped := int(told.get("skipped", 0)):
+        lines += [f"  rounds without a step, as too few messages came: {skipped}"]
+    if lost := result.lost_ranks:
+        named = zip(lost["rank"].tolist(), lost["host"].tolist(), lost["round"].tolist(), strict=True)
+        lines += [f"  rank {rank} ({host}) died in round {round}" for rank, host, round in named]
+    missing = np.zeros_like(missing) if left_out else missing
+    counts = told["bad"] + missing
     if not counts.any():
-        return []
+        return lines
     by_rank = np.bincount(told["rank"], counts).astype(int)
     host = dict(zip(told["rank"].tolist(), told["host"].tolist(), strict=True))
     worst = [rank for rank in np.argsort(-by_rank, kind="stable")[:_MOST].tolist() if by_rank[rank]]
     devices = [device for device in np.argsort(-counts, kind="stable")[:_MOST].tolist() if counts[device]]
-    return [
-        f"replaced: {told['bad'].sum()} bad and {told['missing'].sum()} missing records of {(counts > 0).sum()} "
-        f"devices, at most {told['most_at_once']} in a round, first in round {told['first_round'][counts > 0].min()}",
-        f"  most by rank: {', '.join(f'{by_rank[rank]} of rank {rank} ({host[rank]})' for rank in worst)}",
-        f"  most by device: {', '.join(f'{counts[device]} of device {device}' for device in devices)}",
-    ]
+    return [*lines, f"replaced: {told['bad'].sum()} bad and {missing.sum()} missing records of {(counts > 0).sum()} " f"devices, at most {told['most_at_once']} in a round, first in round {told['first_round'][counts > 0].min()}", f"  most by rank: {', '.join(f'{by_rank[rank]} of rank {rank} ({host[rank]})' for rank in worst)}", f"  most by device: {', '.join(f'{counts[device]} of device {device}' for device in devices)}"]
+
+
+def _leaves_out(result: Results) -> bool:
+    transport = result.experiment.get("transport", {})
+    waits = not {"deadline", "quickest"} & set(transport)
+    return not waits or transport.get("on_rank_loss") == "continue"
 
 
 def _suspicion(result: Results) -> list[str]:

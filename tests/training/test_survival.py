@@ -107,7 +107,7 @@ def lost(ended, name: str = "lost.h5") -> list[tuple[int, int]]:
     return list(zip(found["rank"].tolist(), found["round"].tolist(), strict=True))
 
 
-def test_ranks_that_die_one_after_the_other_are_named_and_training_goes_on(here, program):
+def test_ranks_that_die_one_after_the_other_are_named_and_training_goes_on(here, program, capsys):
     write(more=killed(1, 21) + killed(3, 44))
     assert main(["run", "run.toml", "-o", "whole.h5", "--quiet", "--faults=[]"]) == 0
     assert lost(program("run", "run.toml", "-o", "lost.h5", "--quiet", ranks=4, survives=True)) == [(1, 21), (3, 44)]
@@ -115,6 +115,12 @@ def test_ranks_that_die_one_after_the_other_are_named_and_training_goes_on(here,
     assert result.history["suboptimality"][-1] < 1.5 * whole.history["suboptimality"][-1]
     missing = np.repeat([0, 60 - 20, 0, 60 - 43], 10)
     np.testing.assert_array_equal(result.bad_records["missing"], missing)
+    capsys.readouterr()
+    assert main(["show", "lost.h5"]) == 0
+    told = capsys.readouterr().out
+    assert "left out: 570 late or lost messages of 20 devices\n  rank 1 (" in told
+    assert ") died in round 44" in told
+    assert "replaced" not in told
     assert result.bad_records["bad"].sum() == 0
     assert not checkpoints.path_of("lost.h5").exists()
 
