@@ -91,7 +91,8 @@ class Job:
         trainer = self._trainer
         if trainer is None:
             return Standing(0, "finding another server")
-        return Standing(trainer.clock.entered, f"{trainer.where}, {trainer.clock.current or 'between two phases'}")
+        phase = f", {trainer.clock.current}" if trainer.clock.current else ""
+        return Standing(trainer.clock.entered, trainer.where + phase)
 
     def way_on(self) -> str:
         """How to go on after a failure, where there is a way."""

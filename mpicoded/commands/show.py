@@ -97,7 +97,13 @@ def _bad_records(result: Results) -> list[str]:
     host = dict(zip(told["rank"].tolist(), told["host"].tolist(), strict=True))
     worst = [rank for rank in np.argsort(-by_rank, kind="stable")[:_MOST].tolist() if by_rank[rank]]
     devices = [device for device in np.argsort(-counts, kind="stable")[:_MOST].tolist() if counts[device]]
-    return [*lines, f"replaced: {told['bad'].sum()} bad and {missing.sum()} missing records of {(counts > 0).sum()} " f"devices, at most {told['most_at_once']} in a round, first in round {told['first_round'][counts > 0].min()}", f"  most by rank: {', '.join(f'{by_rank[rank]} of rank {rank} ({host[rank]})' for rank in worst)}", f"  most by device: {', '.join(f'{counts[device]} of device {device}' for device in devices)}"]
+    return [
+        *lines,
+        f"replaced: {told['bad'].sum()} bad and {missing.sum()} missing records of {(counts > 0).sum()} "
+        f"devices, at most {told['most_at_once']} in a round, first in round {told['first_round'][counts > 0].min()}",
+        f"  most by rank: {', '.join(f'{by_rank[rank]} of rank {rank} ({host[rank]})' for rank in worst)}",
+        f"  most by device: {', '.join(f'{counts[device]} of device {device}' for device in devices)}",
+    ]
 
 
 def _leaves_out(result: Results) -> bool:

@@ -143,6 +143,7 @@ class Trainer:
             self.round = order.round
             self.where = f"in round {order.round + 1}" if order.kind is Kind.STEP else f"after round {order.round}"
             self._obey(order)
+            self.where = f"waiting for orders after round {order.round + (order.kind is Kind.STEP)}"
         return bool(order.value)
 
     def _order(self, kind: Kind, value: int = 0) -> Any:

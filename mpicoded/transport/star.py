@@ -319,12 +319,12 @@ class StarTransport(MpiTransport):
         self._alive = alive
 
     def close(self, code: int) -> None:
-        """After a loss MPI_Finalize may hang: leave without it."""
+        """MPI_Finalize may hang after a loss, also after one that nobody has noticed yet: leave without it."""
         stuck = [line.rank for line in self._owing()]
         if stuck:
             print(f"mpicoded: warning: ranks {stuck} still owe an answer and are left behind", file=sys.stderr)
             self.abort(code)
-        if self.lost:
+        if self._patience.survives:
             self._say_it_all()
             os._exit(code)
 

@@ -263,6 +263,46 @@ def test_erasures_can_be_weighed_so_that_nothing_is_lost(here, monkeypatch):
     assert not np.allclose(ends["leave_out"], load_results("whole.h5").parameters, rtol=1e-3)
 
 
+STOPPING = """
+import os, signal, sys
+from mpicoded.cli import main
+from mpicoded.training.devices import Devices
+real = Devices.messages
+def messages(self, plan, round, *words, **more):
+    if round >= 9 and os.environ["OMPI_COMM_WORLD_RANK"] == "2":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return real(self, plan, round, *words, **more)
+Devices.messages = messages
+sys.exit(main(["run", "run.toml", "-o", "stuck.h5", "--quiet", "--checkpoint_every", "5", *sys.argv[1:]]))
+"""
+
+
+def test_a_watchdog_says_where_ranks_are_and_ends_the_job(here, program):
+    write("", attack="sign_flip")
+    ended = program.python("-c", STOPPING, "--watchdog", "3s", ranks=3, timeout=60)
+    assert ended.code == 1, ended
+    assert "nothing has happened for 3 s: the job is ended; mpicoded resume stuck.h5 goes on after round 5" in ended.err
+    assert re.search(r"  rank 0 on \S+: in round 10, gather, for [3-9] s\n", ended.err)
+    assert re.search(
+        r"  rank 1 on \S+: (in round 10, gather|waiting for orders after round 10), for [2-9] s\n", ended.err
+    )
+    assert "  rank 2: says nothing, as if stopped\n" in ended.err
+    assert ended.err.count("nothing has happened") == 1
+    assert not Path("stuck.h5.watchdog").exists()
+    assert main(["resume", "stuck.h5", "--quiet"]) == 0
+    assert load_results("stuck.h5").finished
+
+
+def test_with_a_deadline_a_rank_that_stands_still_holds_up_nobody(here, program):
+    write("deadline = 0.2", attack="sign_flip")
+    ended = program.python("-c", STOPPING, ranks=3, timeout=60)
+    assert ended.code == 0, ended
+    assert "ranks [2] still owe an answer and are left behind" in ended.err
+    result = load_results("stuck.h5")
+    assert result.finished
+    assert (result.bad_records["missing"][26:] >= 60 - 30).all()
+
+
 def test_too_few_in_time_leave_the_parameters_as_they_are(here, monkeypatch, capsys):
     write('deadline = 1.0\nbelow = "skip"', attack="sign_flip")
     few = Gathered
