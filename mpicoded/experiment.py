@@ -222,10 +222,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"transport with a deadline or quickest: attack {self.attack.name()} needs all honest messages, those "
                 "of the late too; choose one that does not collude (sign_flip, gaussian, bit_flip, …)"
             )
-        if self.memory.device_slots:
+        if self.memory.device_slots or self.memory.looks_back:
             raise InputError(
-                f"transport with a deadline or quickest: devices with memory {self.memory.name()} would remember what "
-                "came too late for the server; use memory none or server_momentum"
+                f"transport with a deadline or quickest: devices with memory {self.memory.name()} would remember "
+                "another round than the server where they were late; use memory none or server_momentum"
             )
 
 

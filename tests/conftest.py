@@ -22,36 +22,45 @@ from hypothesis import settings
 jaxtyping.install_import_hook("mpicoded.algorithms", "beartype.beartype")
 
 from mpicoded.commands.launch import environment, find_launcher, is_open_mpi
-from mpicoded.training.devices import Devices
+from mpicoded.training.devices import Devices, Plan
 
 settings.register_profile("mpicoded", derandomize=True, deadline=None)
 settings.load_profile("mpicoded")
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
-CHECKED_ROUNDS = 3  # of each run: later ones have the same shapes, and checking takes longer than computing
+CHECKED_ROUNDS = 2  # of each run: later ones have the same shapes, and checking takes longer than computing
 
 
-def check_shapes(on: bool) -> None:
-    jaxtyping.config.update("jaxtyping_disable", not on)
+class Checks:
+    """Whether shapes are checked: but for tests that are marked as unchecked, and for the later rounds of a run."""
+
+    wanted = True
+    plan = Devices.plan
+
+    @classmethod
+    def turn(cls, on: bool) -> None:
+        jaxtyping.config.update("jaxtyping_disable", not (on and cls.wanted))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    check_shapes(item.get_closest_marker("unchecked") is None)
+    Checks.wanted = item.get_closest_marker("unchecked") is None
+    Checks.turn(True)
 
 
-def check_first_rounds() -> None:
-    plan = Devices.plan
-
-    def planned(self, *words):
-        self.planned = getattr(self, "planned", 0) + 1
-        check_shapes(self.planned <= CHECKED_ROUNDS)
-        return plan(self, *words)
-
-    Devices.plan = planned  # type: ignore[method-assign]
+@pytest.fixture(scope="session")
+def checks() -> type[Checks]:
+    """For fixtures of many runs, to check the shapes in some of them."""
+    return Checks
 
 
-check_first_rounds()
+def plan(self: Devices, *words: object) -> Plan:
+    self.planned = getattr(self, "planned", 0) + 1  # type: ignore[attr-defined]
+    Checks.turn(self.planned <= CHECKED_ROUNDS)
+    return Checks.plan(self, *words)
+
+
+Devices.plan = plan  # type: ignore[method-assign]
 
 
 class Ended(NamedTuple):

@@ -25,6 +25,7 @@ class Evaluator:
     """Evaluates the subsets that fall to this rank; the server puts the numbers together in subset order.
 
     ``holders``: which subsets each rank's devices hold. What no rank that takes part holds, the lowest one reads.
+    ``test``: this rank's part of the test split, where all take part; where some do not, the others read theirs.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Evaluator:
     ) -> None:
         self._transport, self._description = transport, description
         self._gradients, self._holders, self._test = gradients, holders, test
-        self._test_work = test.work(test.subsets) if test is not None else None
+        self._tested = test  # those that are there share the whole of it
         self._split_among = np.zeros(0, bool)
         self._parts: list[tuple[Gradients, Work]] = []
         self._found: list[Array] = []  # gradients of those parts, in their buffers
@@ -94,6 +95,10 @@ class Evaluator:
         self._order = np.argsort(np.concatenate([work.subsets for _, work in self._parts]))
         self._counts = np.bincount(evaluator, minlength=len(present))
         self._subset_of_row = np.argsort(evaluator, kind="stable")  # rank by rank, ascending within each
+        if self._test is not None:
+            dtype, place = self._test.x.dtype, int(np.count_nonzero(present[: self._transport.rank]))
+            every = len(there) == len(present)
+            self._tested = self._test if every else Shards.read_test(self._description, place, len(there), dtype)
         self._split_among, self._round = present.copy(), -1
 
     def _gradients_at(self, round: int, parameters: Float[Array, " dim"]) -> list[Float[Array, "mine dim"]]:
@@ -115,10 +120,10 @@ class Evaluator:
 
     def _correct(self, parameters: Float[Array, " dim"]) -> tuple[int, int]:
         """How many of this rank's test samples are classified right, and how many there are."""
-        if self._test is None or self._test_work is None:
+        if self._tested is None:
             return 0, 0
-        correct = 0
-        for batch in self._test.batches(self._test_work):
+        correct, tested = 0, self._tested
+        for batch in tested.batches(tested.work(tested.subsets)):
             right = self._gradients.model.correct(parameters, batch.x, batch.y)
             correct += int(np.sum(right * (batch.weights > 0), dtype=np.int64))
-        return correct, len(self._test.y)
+        return correct, len(tested.y)

@@ -178,10 +178,11 @@ class Trainer:
         if self.server is None:
             raise RuntimeError(f"rank {self.transport.rank} is not the server")
         columns = {name: np.array([row[name] for row in self.rows]) for name in (self.rows or [{}])[0]}
+        devices = self._order(Kind.STATE)
         return {
             "parameters": self.parameters,
-            "server": self.server.state(),
-            "devices": self._order(Kind.STATE),
+            "server": self.server.state(self._told()),
+            "devices": devices,
             "told_before": self._told_before,
             "history": columns,
             "seconds": seconds,
@@ -209,7 +210,12 @@ class Trainer:
     def _round(self, round: int) -> None:
         """A round, on all ranks: only the server calls it."""
         self.round = round
+        self._check_left()  # not only the server would have too few votes: attackers who try do what it does
         self._order(Kind.STEP)
+        self._check_left()
+
+    def _check_left(self) -> None:
+        """Raise RunError where too many ranks have died for another round."""
         dead = [loss.rank for loss in self.transport.lost]
         if self.server is not None and dead:
             sizes = block_sizes(self.experiment.devices, self.transport.size)

@@ -79,9 +79,14 @@ class Server:
         with clock.phase("step"):
             experiment.optimizer.step(self.parameters, self._vote, self._state, round)
 
-    def state(self) -> dict[str, Any]:
-        """All that the next rounds depend on beside the parameters, for a checkpoint."""
+    def state(self, there: Bool[Array, " devices"]) -> dict[str, Any]:
+        """All that the next rounds depend on beside the parameters, for a checkpoint.
+
+        ``there``: the devices that hand over what they remember. The others will begin anew when the run is resumed.
+        """
         arrays = {name: getattr(self, f"_{name}") for name in _ARRAYS}
+        if self._experiment.memory.device_slots and not there.all():  # both sides must remember the same
+            arrays["memory"] = self._memory * self._coding.messages(there)[:, None]
         parts = {name: getattr(self, name).state() for name in _PARTS}
         return arrays | parts
 

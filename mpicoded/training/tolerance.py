@@ -80,7 +80,7 @@ class Tolerance:
         """What an attacker who knows the server expects it to use for these votes, if this were the first round."""
         if not self._estimates:
             return self._told(0)
-        return self._told(min(self._count(votes, np.ones(len(votes), bool)), self.most))
+        return self._told(min(self._count(votes, np.ones(len(votes), bool)), self._limit(len(votes))))
 
     def _count(self, votes: Float[Array, "votes dim"], usable: Bool[Array, " messages"]) -> int:
         known = np.ones(len(votes), bool) if self._experiment.encoder.decodes else usable

@@ -75,7 +75,7 @@ class Transport(Protocol):
     overhead_bytes: int
     """Bytes that all calls of ``gather`` moved beside the records so far: headers of round, count and who sent."""
     present: Bool[Array, " ranks"]
-    """Which ranks take part in the last order: not those that have died, or still owe an answer."""
+    """Which ranks the last order went to, the same on all of them: not those that had died, or owed an answer."""
     lost: list[Loss]
     """Which ranks have died."""
     wish: int

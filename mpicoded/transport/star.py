@@ -180,7 +180,8 @@ class StarTransport(MpiTransport):
         """
         limit = None
         if arrived is None and self._patience.deadline is not None:
-            limit = self._since + _LATE * self._patience.deadline
+            # What an order asks may take longer than a round: the server has just done its own part of it.
+            limit = self._since + _LATE * max(self._patience.deadline, time.monotonic() - self._since)
         while True:
             news = False
             for line in self._owing():
@@ -253,8 +254,7 @@ class StarTransport(MpiTransport):
     def _lose(self, line: Line) -> None:
         if not self._patience.survives:
             raise
-        line.drop()
-        self.present[line.rank] = False
+        line.drop()  # it stays one of those ``present``, as the others were told that it is
         self._mourn(self._alive & (np.arange(self.size) != line.rank))
 
     # The others.

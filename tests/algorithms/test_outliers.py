@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mpicoded.algorithms.outliers import outlying
+from mpicoded.algorithms.spread import deviations
 
 COUNT, DIM = 100, 60
 
@@ -115,3 +116,19 @@ def test_half_of_the_votes_or_more_never_stand_out():
         votes = rng.standard_normal((count, 3)) * 10.0 ** rng.integers(-3, 4, (count, 1))
         votes[rng.random(count) < 0.5] = votes[0]
         assert 2 * outlying(votes, np.ones(count, bool)).sum() < count
+
+
+def test_deviations_by_hand():
+    """The median is 3, and that of the distances to it 1."""
+    values, kept = np.array([1.0, 2, 3, 4, 100, -50]), np.arange(6) < 5
+    np.testing.assert_allclose(deviations(values, kept) * 1.4826, values - 3)
+    np.testing.assert_allclose(deviations(values, kept, least=2.0) * 2, values - 3)
+    both = deviations(np.stack([values, 7 * values]), kept)
+    np.testing.assert_allclose(both, np.stack([deviations(values, kept)] * 2))
+
+
+def test_what_differs_where_all_others_agree_is_infinitely_far():
+    np.testing.assert_array_equal(deviations(np.array([3.0, 3, 3, 5, 1]), np.ones(5, bool)), [0, 0, 0, np.inf, -np.inf])
+    np.testing.assert_array_equal(deviations(np.array([3.0, 3, 3, 5]), np.ones(4, bool), least=0.5), [0, 0, 0, 4])
+    everywhere = deviations(np.array([3e300, 3e300, 3e300, -1e-300]), np.ones(4, bool))
+    assert everywhere[-1] == -np.inf

@@ -18,6 +18,7 @@ from mpicoded.data import checkpoints, datasets, layout
 from mpicoded.data.results import load_results
 from mpicoded.errors import InputError
 from mpicoded.training.checkpoint import Keeper, Wish
+from mpicoded.training.devices import Devices
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport
 
@@ -173,7 +174,7 @@ sys.exit(main(["run", "run.toml", "-o", "part.h5", "--quiet"]))
 @pytest.mark.mpi
 def test_what_kill_9_leaves_can_be_resumed(here):
     """Killed at random instants, again and again, it comes to the same end."""
-    rounds = 400
+    rounds = 150
     write_config("run.toml", rounds=rounds, more="checkpoint_every = 7", **SETTINGS["dm21"])
     assert main(["run", "run.toml", "-o", "whole.h5", "--quiet"]) == 0
     rng, done, kills = np.random.default_rng(0), [], 0
@@ -276,15 +277,22 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_its_reason(here, 
     assert "after round 5: OSError: the checkpoint cannot be written" in capsys.readouterr().err
 
 
-def test_a_run_stops_before_its_time_limit_and_goes_on(here, capsys):
+def test_a_run_stops_before_its_time_limit_and_goes_on(here, capsys, monkeypatch):
     write_config("run.toml")
-    assert main(["run", "run.toml", "-o", "whole.h5", "--quiet", "--rounds", "300"]) == 0
-    words = ["run", "run.toml", "-o", "part.h5", "--quiet", "--rounds", "300", "--time-limit", "0.5s"]
+    assert main(["run", "run.toml", "-o", "whole.h5", "--quiet", "--rounds", "30"]) == 0
+    quick = Devices.messages
+
+    def slow(self, *words, **more):
+        time.sleep(0.02)
+        return quick(self, *words, **more)
+
+    monkeypatch.setattr(Devices, "messages", slow)
+    words = ["run", "run.toml", "-o", "part.h5", "--quiet", "--rounds", "30", "--time-limit", "0.3s"]
     start, stops = time.monotonic(), 0
     while main(words) == STOPPED:
         assert time.monotonic() - start < 20
         assert "stopped by the time limit after round" in capsys.readouterr().err
-        words = ["resume", "part.h5", "--quiet", "--time-limit", "0.5s"]
+        words = ["resume", "part.h5", "--quiet", "--time-limit", "0.3s"]
         start, stops = time.monotonic(), stops + 1
     assert stops
     assert_same("whole.h5", "part.h5")

@@ -76,6 +76,26 @@ def test_lies_within_the_limit_change_nothing(paths, code, attack):
         assert row["missing_records"] == 2 * ROUNDS
 
 
+@pytest.mark.parametrize(("code", "draws"), [("cyclic", ROUNDS), ("repetition", 1)])
+def test_an_allocation_is_drawn_once_a_round_or_once(paths, monkeypatch, code, draws):
+    """Devices, decoder and attackers share it; what is not decoded or aimed at is drawn by the devices alone."""
+    part = experiment_of(paths[code], code).allocation
+    real, drawn = type(part).assignment, []
+
+    def assignment(self, devices, subsets, round, seed):
+        drawn.append(round)
+        return real(self, devices, subsets, round, seed)
+
+    monkeypatch.setattr(type(part), "assignment", assignment)
+    aimed = {"name": "code_aware", "lies": "subset"}
+    for tables in ({}, {"encoder": {"name": "mean"}, "attack": aimed}, {"encoder": {"name": "mean"}}):
+        experiment = experiment_of(paths[code], code, **tables)
+        trainer = Trainer(experiment, layout.describe(paths[code]), LocalTransport())
+        drawn.clear()
+        trainer.train()
+        assert len(drawn) <= draws, tables
+
+
 @pytest.mark.parametrize("code", CODES)
 def test_fixed_liars_are_named_and_nobody_else_is(paths, code):
     trainer, _ = trained(paths[code], code, attack={"name": "gaussian"}, identities="fixed")
@@ -91,7 +111,7 @@ def test_a_round_that_cannot_be_decoded_is_said_and_counted(paths, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     table = {"encoder": {"name": "cyclic_code", "byzantine": 2}, "attack": {"name": "gaussian"}}
     within, beyond = (experiment_of(paths["cyclic"], "cyclic", byzantine=count, **table) for count in (2, 4))
-    for experiment, rounds in ((within, 0), (beyond, 15)):
+    for experiment, rounds in ((within, 0), (beyond, ROUNDS)):
         with open("code.toml", "w") as file:
             file.write(experiment.to_toml())
         assert main(["run", "code.toml", "--quiet"]) == 0

@@ -4,6 +4,7 @@ The bounds come from independent simulations: LAD at redundancy 20 ends at 0.15 
 r = 40 near a seventh of RBA-DL; digits under IPM 0.95 against 0.28, under ALIE 0.97 against 0.95.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+every_seed = pytest.mark.parametrize("seed", [3, 4] if "MPICODED_ALL" in os.environ else [3])
 
 
 def final(experiment: Experiment) -> dict[str, float]:
@@ -30,7 +32,7 @@ def settle(config: str, path: str, *words: str) -> dict[str, float]:
     return final(load(str(CONFIGS / config), ["--data.path", path, "--evaluate_every", "1000", *words]))
 
 
-@pytest.mark.parametrize("seed", [3, 4])
+@every_seed
 def test_lad_improves_strictly_with_redundancy(tmp_path, seed):
     path = str(tmp_path / "linear.h5")
     datasets.linear_regression(path, seed=seed)
@@ -61,7 +63,7 @@ def test_at_full_redundancy_all_honest_messages_are_equal(tmp_path):
     assert np.abs(messages).max() > 1
 
 
-@pytest.mark.parametrize("seed", [3, 4])
+@every_seed
 def test_cra_dl_improves_with_redundancy_and_beats_its_uncoded_twin(tmp_path, seed):
     path = str(tmp_path / "linear.h5")
     datasets.linear_regression(path, subsets=1000, sigma_h=0.25, seed=seed)

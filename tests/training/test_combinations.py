@@ -42,8 +42,12 @@ def pairs(refusals) -> tuple[list[Row], Table]:
 
 
 @pytest.fixture(scope="module")
-def alone(refusals, pairs) -> list[np.ndarray]:
-    return matrix.ends(refusals.folder, enumerate(pairs[0]), LocalTransport())
+def alone(refusals, pairs, checks) -> list[np.ndarray]:
+    ends = []
+    for number, row in enumerate(pairs[0]):
+        checks.wanted = number % 4 == 0  # every part is in some of these
+        ends += matrix.ends(refusals.folder, [(number, row)], LocalTransport())
+    return ends
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +90,7 @@ def test_numbers_enumerate_all_combinations():
 
 def test_every_part_is_in_some_combination(pairs):
     rows, _ = pairs
-    for axis, places in enumerate(zip(*rows, strict=True)):
+    for axis, places in enumerate(zip(*rows[::4], strict=True)):
         assert set(places) == set(range(SIZES[axis]))
     names = {family: {item["name"] for one in axis for item in (one if family == "filters" else [one])}
              for family, axis in AXES.items()}  # fmt: skip

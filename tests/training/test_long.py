@@ -70,7 +70,7 @@ def test_a_hundred_killed_runs_come_to_the_same_end(tmp_path, monkeypatch, begin
     datasets.linear_regression("data.h5", subsets=12, features=20, samples_per_subset=6, seed=1)
     names = ["dm21", "ef21", "estimates and momentum", "adam"]
     for name in names:
-        write_config(f"{name}.toml", rounds=150, more="checkpoint_every = 1", **SETTINGS[name])
+        write_config(f"{name}.toml", rounds=50, more="checkpoint_every = 1", **SETTINGS[name])
         assert main(["run", f"{name}.toml", "-o", f"{name}.h5", "--quiet"]) == 0
     rng, seen = np.random.default_rng(0), collections.Counter()
     for number in range(100):
@@ -83,7 +83,7 @@ def test_a_hundred_killed_runs_come_to_the_same_end(tmp_path, monkeypatch, begin
         while not place.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
         if number % 2:
-            time.sleep(rng.uniform(0, 0.2))
+            time.sleep(rng.uniform(0, 0.1))
         else:
             while not list(tmp_path.glob(".part.h5.checkpoint.*.part")) and process.poll() is None:
                 pass
