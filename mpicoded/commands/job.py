@@ -53,6 +53,7 @@ class Job:
         self._place = checkpoints.path_of(target)
         self._digest = ""  # of config and data
         self._trainer: Trainer | None = None
+        self._watchdog: Watchdog | None = None
 
     def run(self, load: Callable[[], Experiment]) -> int:
         """Check everything, train, and leave; the exit code."""
@@ -70,7 +71,7 @@ class Job:
             lambda round, state: checkpoints.save(place, saved._replace(round=round), state),
             self._options.limit,
         )
-        watchdog = Watchdog(
+        self._watchdog = watchdog = Watchdog(
             self.transport.rank,
             self.transport.size,
             self._target,
@@ -93,6 +94,12 @@ class Job:
             return Standing(0, "finding another server")
         phase = f", {trainer.clock.current}" if trainer.clock.current else ""
         return Standing(trainer.clock.entered, trainer.where + phase)
+
+    def fail(self, code: int) -> None:
+        """Leave after an error of this rank, which has been said."""
+        if self._watchdog is not None and self._experiment.transport.on_rank_loss == "abort":
+            self._watchdog.hush()
+        self.transport.fail(code)
 
     def way_on(self) -> str:
         """How to go on after a failure, where there is a way."""

@@ -59,5 +59,5 @@ def start(load: Callable[[], Experiment], target: str, options: Options) -> int:
         text = "" if interrupted else f": {type(error).__name__}: {one_line(error)}"
         print(f"mpicoded: {what} {where}{text}{mine.way_on()}", file=sys.stderr, flush=True)
         code = 130 if interrupted else 1
-        mine.transport.fail(code)
+        mine.fail(code)
         return code

@@ -46,10 +46,19 @@ class Watchdog:
         self._rank, self._size, self._seconds = rank, size, seconds
         self._standing, self._way_on, self._abort = standing, way_on, abort
         self._place = Path(f"{target}.watchdog")
+        self._said = Path(f"{target}.error")
 
     def clear(self) -> None:
         """Remove what an earlier job has left: one rank does, before any watches."""
         shutil.rmtree(self._place, ignore_errors=True)
+        with suppress(OSError):
+            self._said.unlink(missing_ok=True)
+
+    def hush(self) -> None:
+        """Let rank 0 know that this rank has said why the job ends."""
+        if self._rank != 0:
+            with suppress(OSError):
+                self._said.touch()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -89,7 +98,9 @@ class Watchdog:
         """The main thread cannot say how to go on while it waits for others in MPI."""
         before = self._standing()
         time.sleep(_STUCK)
-        if self._rank == 0 and self._standing().steps == before.steps:
+        if self._rank == 0 and self._said.exists():
+            self.clear()
+        elif self._rank == 0 and self._standing().steps == before.steps:
             line = f"rank 0 on {platform.node()} is told to end, {before.where}, perhaps since another rank has died"
             print(f"mpicoded: {line}{self._way_on()}", file=sys.stderr, flush=True)
 

@@ -311,6 +311,7 @@ class StarTransport(MpiTransport):
         self._comm, self.present = smaller, alive.copy()
         self._server = int(np.argmax(alive))
         self.leads = self.rank == self._server
+        self.heard = max(self.heard, self.wish)
         self._lines = self._new_lines()
 
     def _mourn(self, alive: Bool[Array, " ranks"]) -> None:

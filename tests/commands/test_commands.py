@@ -173,7 +173,7 @@ BAD = {
         "4 ranks are more than the 3 devices",
     ),
     "a missing data file": (["--data.path", "nope.h5"], "data file nope.h5 does not exist"),
-    "a damaged data file": (["--data.path", DAMAGED], "damaged.h5 cannot be read as HDF5"),
+    "a damaged data file": (["--data.path", DAMAGED], "damaged.h5 is damaged, it cannot be read as HDF5"),
     "data that does not fit the model": (
         ["--data.path", "labels.h5"],
         "labels.h5 holds a classification problem",
@@ -222,7 +222,8 @@ def test_bad_input_on_4_ranks_is_one_line_and_code_2_and_leaves_nothing(refused,
 @pytest.mark.mpi
 def test_a_job_that_is_refused_ends_with_one_line_and_code_2(program, here):
     ended = program("run", QUICKSTART, "-o", "linear.h5", ranks=4, timeout=30)
-    assert re.findall("mpicoded: .*", ended.err) == ["mpicoded: error: output linear.h5 is the data file"]
+    (line,) = re.findall("mpicoded: .*", ended.err)
+    assert re.fullmatch(r"mpicoded: error: rank 0 on \S+: output linear\.h5 is the data file", line)
     assert "Traceback" not in ended.err
     assert ended.code == 2
 
