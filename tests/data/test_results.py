@@ -229,6 +229,7 @@ def test_file_opens_in_plain_h5py_with_units(path):
             "timings",
             "memory",
             "allocation",
+            "lost_ranks",
             "bad_records",
             "suspicion",
             "estimates",

@@ -1,5 +1,6 @@
 """Ranks that die or are late: training goes on without them, and the result file says who."""
 
+import os
 import re
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mpicoded.transport.base import Gathered
 from mpicoded.transport.local import LocalTransport
 
 pytestmark = pytest.mark.mpi
+only_all = pytest.mark.skipif("MPICODED_ALL" not in os.environ, reason="takes long: MPICODED_ALL=1")
 
 CONFIG = """
 devices = 40
@@ -90,7 +92,7 @@ def assert_same(one: str, other: str) -> None:
         np.testing.assert_array_equal(first.history[name], second.history[name])
 
 
-@pytest.mark.parametrize("transport", ["deadline = 30.0", "quickest = 40", CONTINUE])
+@pytest.mark.parametrize("transport", ["deadline = 30.0", pytest.param("quickest = 40", marks=only_all), CONTINUE])
 def test_where_nobody_is_late_or_lost_the_bits_are_the_same(here, program, transport):
     write(transport, attack="sign_flip")
     assert main(["run", "run.toml", "-o", "one.h5", "--quiet"]) == 0
@@ -144,16 +146,16 @@ def test_what_is_done_without_the_dead_is_what_one_process_does_without_their_me
 @pytest.mark.parametrize(
     ("name", "nth", "ranks"),
     [
-        ("broadcast", 30, [2]),
+        pytest.param("broadcast", 30, [2], marks=only_all),
         ("gather", 25, [1, 3]),  # two at once
         ("share", 20, [3]),
         ("collect", 4, [1]),  # losses, the gradients' sum, a checkpoint's state
-        ("collect", 5, [2]),
-        ("collect", 3, [2]),
-        ("gather", 40, [0]),
-        ("tell", 33, [0]),
+        pytest.param("collect", 5, [2], marks=only_all),
+        pytest.param("collect", 3, [2], marks=only_all),
+        pytest.param("gather", 40, [0], marks=only_all),
+        pytest.param("tell", 33, [0], marks=only_all),
         ("save", 2, [0]),  # while it writes a checkpoint
-        ("broadcast", 41, [0, 1]),
+        pytest.param("broadcast", 41, [0, 1], marks=only_all),
     ],
 )
 def test_whatever_ranks_do_when_they_die_the_others_go_on(here, program, name, nth, ranks):
@@ -280,7 +282,10 @@ sys.exit(code)
 SLOW = '[[faults]]\nname = "slow"\nranks = [1, 2]\nfactor = 300.0\nfirst = 10\nlast = 40\n'
 
 
-@pytest.mark.parametrize("transport", ["deadline = 0.05", "quickest = 20", 'quickest = 15\nbelow = "skip"'])
+@pytest.mark.parametrize(
+    "transport",
+    ["deadline = 0.05", pytest.param("quickest = 20", marks=only_all), 'quickest = 15\nbelow = "skip"'],
+)
 def test_late_messages_are_left_out_and_never_taken_for_others(here, program, monkeypatch, transport):
     """The masks of the run, replayed in one process, give its bits."""
     write(transport, attack="sign_flip", memory="server_momentum", more=SLOW)
