@@ -8,6 +8,7 @@ import numpy as np
 from mpicoded.algorithms.component import Component, Count, PositiveCount
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.errors import InputError
 
 
 class Fault(Component):
@@ -64,7 +65,16 @@ class Silent(Fault):
 
 
 class Killed(Fault):
-    """The ranks die in round ``first``, when they have their orders."""
+    """The ranks die in round ``first``, when they have their orders; a run that is resumed after it goes on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.last is not None:
+            raise InputError(f"Killed(ranks={self.ranks}) dies once, in round first: last = {self.last} says nothing")
+
+    def strikes(self, rank: int, round: int) -> bool:
+        """Once."""
+        return rank in self.ranks and round == self.first
 
     @property
     def kills(self) -> bool:

@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mpicoded import plugins
 from mpicoded.commands.reporter import Reporter
@@ -52,6 +52,9 @@ class Job:
         self._target, self._options = target, options
         self._place = checkpoints.path_of(target)
         self._digest = ""  # of config and data
+        # Ranks that died in the job that this one resumes; what is resumed after the server's death is this job itself.
+        self._lost_before: dict[str, Any] | None = None if options.resuming else {}
+        self._reporter: Reporter | None = None
         self._trainer: Trainer | None = None
         self._watchdog: Watchdog | None = None
 
@@ -61,16 +64,10 @@ class Job:
             if self.transport.leads and not self._options.quiet:
                 print(f"{self._target} is finished: nothing to do", flush=True)
             return 0
-        experiment, place = self._experiment, self._place
+        experiment = self._experiment
         if self._options.restart and self.transport.leads:
-            place.unlink(missing_ok=True)
-        saved = checkpoints.Checkpoint(experiment.to_toml(), self._digest, 0)
-        keeper = Keeper(
-            self.transport,
-            *experiment.checkpoint_interval(),
-            lambda round, state: checkpoints.save(place, saved._replace(round=round), state),
-            self._options.limit,
-        )
+            self._place.unlink(missing_ok=True)
+        keeper = Keeper(self.transport, *experiment.checkpoint_interval(), self._save, self._options.limit)
         self._watchdog = watchdog = Watchdog(
             self.transport.rank,
             self.transport.size,
@@ -160,7 +157,8 @@ class Job:
                 if not self.transport.leads:
                     return 0 if trainer.train(keeper=keeper) else STOPPED
                 words = (self._experiment, self._description, self.transport, self._hosts, self._target)
-                reporter = Reporter(*words, self._options.quiet, trainer.rows)
+                before = trainer.history.rows, self._lost_before or {}
+                self._reporter = reporter = Reporter(*words, self._options.quiet, *before)
                 if trainer.train(reporter.report, reporter.tick, keeper):
                     self._place.unlink(missing_ok=True)
                     return 0
@@ -172,6 +170,12 @@ class Job:
                 self.transport.recover()
                 keeper.begin_again()
 
+    def _save(self, round: int, state: dict[str, Any]) -> None:
+        """Write a checkpoint: the server's part."""
+        saved = checkpoints.Checkpoint(self._experiment.to_toml(), self._digest, round)
+        lost = self._reporter.lost() if self._reporter is not None else {}
+        checkpoints.save(self._place, saved, state | {"lost_ranks": lost})
+
     def _go_on(self, trainer: Trainer) -> str:
         """Bring a trainer to where the checkpoint is, if there is one; what ranks compare of it."""
         saved = checkpoints.find(self._place)
@@ -181,6 +185,8 @@ class Job:
             text = f"checkpoint {self._place} is of another experiment, or its dataset has changed: remove it"
             raise InputError(text)
         state = checkpoints.load(self._place, *trainer.hosted, self.transport.leads)
+        if self._lost_before is None:
+            self._lost_before = state["lost_ranks"]
         try:
             trainer.restore(saved.round, state)
         except Exception as error:  # what a state of another form makes it raise has no end

@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -35,11 +35,12 @@ class Recorder:
         target: str,
         rows: Sequence[dict[str, float]],
         warnings: list[str],
+        lost_before: Mapping[str, Any],
     ) -> None:
         self.rank = np.repeat(np.arange(len(hosts)), block_sizes(experiment.devices, len(hosts)))  # of each device
         self.host = np.array(hosts, object)[self.rank]
         self.warnings, self._hosts = warnings, hosts
-        self._estimated = experiment.estimates
+        self._estimated, self._lost_before = experiment.estimates, lost_before
         self._writer = ResultWriter(
             target,
             experiment.to_toml(),
@@ -82,7 +83,7 @@ class Recorder:
             self._suspicion(progress.suspicion),
             self._estimates(progress.estimates),
             finished=progress.finished,
-            lost_ranks=self._lost(progress.lost),
+            lost_ranks=self.lost(progress.lost),
         )
         self._written = time.monotonic()
 
@@ -109,14 +110,15 @@ class Recorder:
             },
         }
 
-    def _lost(self, lost: list[Loss]) -> dict[str, Any]:
-        """Which ranks have died, where and in which round."""
-        ranks = [loss.rank for loss in lost]
-        return {
-            "rank": np.array(ranks, np.int64),
-            "host": np.array([self._hosts[rank] for rank in ranks], object),
+    def lost(self, lost: Sequence[Loss]) -> dict[str, Any]:
+        """Which ranks have died, where and in which round, before this process (see ``lost_before``) and in it."""
+        now = {
+            "rank": np.array([loss.rank for loss in lost], np.int64),
+            "host": np.array([self._hosts[loss.rank] for loss in lost], object),
             "round": np.array([loss.round + 1 for loss in lost], np.int64),
         }
+        before = self._lost_before
+        return {name: np.concatenate([before[name], now[name]]) for name in now} if before else now
 
     def _suspicion(self, scores: Array) -> dict[str, Any]:
         by_rank = np.bincount(self.rank, scores) / np.bincount(self.rank)

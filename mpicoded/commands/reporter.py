@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mpicoded import plugins
 from mpicoded.algorithms import allocations
@@ -31,7 +32,8 @@ class Reporter:
         hosts: list[str],
         target: str,
         quiet: bool,
-        rows: Sequence[dict[str, float]] = (),
+        rows: Sequence[dict[str, float]],
+        lost_before: Mapping[str, Any],
     ) -> None:
         allocation = allocations.report(experiment.allocation, experiment.devices, description.subsets, experiment.seed)
         self._experiment, self._target, self._quiet = experiment, target, quiet
@@ -45,7 +47,8 @@ class Reporter:
         warnings = _warnings(experiment, allocation, description.subsets)
         if plugins.packages(experiment):  # where none is used, none was looked for
             warnings += [f"plug-in that cannot be used: {line}" for line in plugins.found().refused]
-        self._recorder = Recorder(experiment, allocation, transport.description, hosts, target, rows, warnings)
+        found = (experiment, allocation, transport.description, hosts, target)
+        self._recorder = Recorder(*found, rows, warnings, lost_before)
         self._first = dict(rows[0]) if rows else {}
         self._row = dict(rows[-1]) if rows else {}
         nodes = len(set(hosts))
@@ -83,6 +86,10 @@ class Reporter:
             self._finish()
         elif self._bar or time.monotonic() - self._said >= _REPORT_SECONDS:
             self._status(progress.row["round"])
+
+    def lost(self) -> dict[str, Any]:
+        """Which ranks have died so far, as the result file says it."""
+        return self._recorder.lost(self._transport.lost)
 
     def stop(self, round: int, cause: str) -> None:
         """Say that the run was stopped, and write what was reported."""

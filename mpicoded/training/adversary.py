@@ -11,7 +11,7 @@ from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.experiment import Experiment
 from mpicoded.training.coding import Coding
 from mpicoded.training.tolerance import Tolerance
-from mpicoded.transport.base import Transport, block, block_sizes, block_starts
+from mpicoded.transport.base import Transport, block, block_starts, devices_on
 
 
 def byzantine_devices(experiment: Experiment, round: int) -> Bool[Array, " devices"]:
@@ -49,7 +49,6 @@ class Adversary:
         self._experiment, self._transport, self._coding = experiment, transport, coding
         self._first, self._stop = block(experiment.devices, transport.rank, transport.size)
         self._starts = block_starts(experiment.devices, transport.size)
-        self._sizes = block_sizes(experiment.devices, transport.size)
         self.active, attack = experiment.attacked, experiment.attack
         # The server as attackers think of it.
         self._tolerance = Tolerance(experiment, coding) if self.active and attack.knows_rule else None
@@ -95,7 +94,9 @@ class Adversary:
             counts = self._coding.each * np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
             honest = self._transport.share(messages[~mine], counts * self._transport.present, self._honest)
         if mine.any():
-            there = np.repeat(self._transport.present, self._sizes)  # not the devices of ranks that have died
+            there = devices_on(
+                self._transport.present, self._experiment.devices
+            )  # not the devices of ranks that have died
             trial = self._trial(byzantine, there, honest, round)
             seen = Seen(self._coding.each * int(there.sum()), honest, trial)
             messages[mine] = self._experiment.attack.forge(messages[mine], seen, self._streams(mine, round))

@@ -23,6 +23,7 @@ class Coding:
         # Only devices ask otherwise, once: no reason to hold what may be as large as the data.
         self._keeps = experiment.encoder.decodes or (experiment.attacked and experiment.attack.spoils is not None)
         self._last: tuple[int, Bool[Array, "devices subsets"]] | None = None
+        self._weighed: tuple[tuple[int, bytes], Float[Array, " arrived"]] | None = None
         if experiment.encoder.decodes:
             self.each = experiment.encoder.messages(self.assignment(0))
 
@@ -74,10 +75,17 @@ class Coding:
         found = votes[self.messages(arrived)]
         encoder = self._experiment.encoder
         if encoder.reweighs and arrived.any():
-            assignment = self.assignment(round)
-            factors = least_squares_factors(encoder.code(assignment, 0, len(assignment)).weights[arrived])
-            found *= factors[:, None].astype(found.dtype)
+            found *= self._factors(round, arrived)[:, None].astype(found.dtype)
         return found
+
+    def _factors(self, round: int, arrived: Bool[Array, " devices"]) -> Float[Array, " arrived"]:
+        """How the messages that have come are weighed; kept while the same are missing of the same assignment."""
+        key = round if self._experiment.allocation.varies else 0, arrived.tobytes()
+        if self._weighed is None or self._weighed[0] != key:
+            assignment = self.assignment(round)
+            weights = self._experiment.encoder.code(assignment, 0, len(assignment)).weights
+            self._weighed = key, least_squares_factors(weights[arrived])
+        return self._weighed[1]
 
     def fewest(self) -> int:
         """How many devices' messages there must be, so that code, filters and rule can do with the votes."""

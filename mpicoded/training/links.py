@@ -12,7 +12,8 @@ from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Adversary
 from mpicoded.training.clock import Clock
 from mpicoded.training.coding import Coding
-from mpicoded.transport.base import Transport, block, block_sizes
+from mpicoded.training.mishaps import Mishaps
+from mpicoded.transport.base import Transport, block, block_sizes, devices_on
 
 NONCE_BITS = 64
 
@@ -67,11 +68,12 @@ class Uplink:
         transport: Transport,
         coding: Coding,
         adversary: Adversary,
+        mishaps: Mishaps,
         dim: int,
         clock: Clock,
     ) -> None:
         self._experiment, self._coding, self.adversary, self._clock = experiment, coding, adversary, clock
-        self._transport = transport
+        self._transport, self._mishaps = transport, mishaps
         self._first, self._stop = block(experiment.devices, transport.rank, transport.size)
         count = coding.each * (self._stop - self._first)
         dtype = np.dtype(experiment.compute.dtype)
@@ -84,12 +86,13 @@ class Uplink:
     def state(self) -> Float[Array, "devices state"] | None:
         """What all devices remember, a row for each, at the server: zero for those of missing ranks."""
         rows = np.swapaxes(self._state, 0, 1).reshape(self._stop - self._first, -1)
-        sizes, present = block_sizes(self._experiment.devices, self._transport.size), self._transport.present
+        devices, present = self._experiment.devices, self._transport.present
+        sizes = block_sizes(devices, self._transport.size)
         found = self._transport.collect(np.ascontiguousarray(rows), sizes * present)
         if found is None or present.all():
             return found
-        everyone = np.zeros((self._experiment.devices, found.shape[1]), found.dtype)
-        everyone[np.repeat(present, sizes)] = found
+        everyone = np.zeros((devices, found.shape[1]), found.dtype)
+        everyone[devices_on(present, devices)] = found
         return everyone
 
     def restore(self, rows: Float[Array, "devices state"]) -> None:
@@ -113,20 +116,16 @@ class Uplink:
         experiment, memory = self._experiment, self._experiment.memory
         with self._clock.phase("compress"):
             memory.prepare(messages, before, self._state, turn)
-        striking = [fault for fault in experiment.faults if fault.strikes(self._transport.rank, turn.round + 1)]
         with self._clock.phase("attack"):
             self.adversary.act(messages, turn.round)
-            if striking:
-                devices = np.arange(self._first * self._coding.each, self._stop * self._coding.each)
-                for fault in striking:
-                    fault.corrupt(messages, Streams(experiment.seed, turn.round, devices))
+            self._mishaps.corrupt(messages, turn.round, self._first * self._coding.each)
         with self._clock.phase("compress"):
             streams = Streams(experiment.seed, turn.round, keys, nonce)
             memory.residual(messages, self._state, turn)
             records = turn.compressor.compress(messages, streams, None if turn.dense else self._records)
         with self._clock.phase("attack"):
             sent = self.adversary.tamper(records, turn.round)
-            if any(fault.silences for fault in striking):
+            if self._mishaps.silence(turn.round):
                 sent = np.zeros(self._stop - self._first, bool)
         if memory.device_slots:
             with self._clock.phase("compress"):

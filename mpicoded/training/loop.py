@@ -9,11 +9,8 @@ decompress ◀──────────────── gather ──   f
 filters → rule → optimiser step
 """
 
-import os
 import resource
-import signal
 import sys
-import time
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -34,14 +31,15 @@ from mpicoded.training.coding import Coding
 from mpicoded.training.devices import Devices, Gradients, Plan
 from mpicoded.training.evaluation import Evaluator, Measured
 from mpicoded.training.faults import Faults
+from mpicoded.training.history import History
 from mpicoded.training.links import Downlink, Uplink
+from mpicoded.training.mishaps import Mishaps
 from mpicoded.training.placement import placement
 from mpicoded.training.server import Server
 from mpicoded.training.tolerance import Estimate
-from mpicoded.transport.base import Kind, Loss, Order, RanksMissing, Transport, block, block_sizes
+from mpicoded.transport.base import Kind, Loss, Order, RanksMissing, Transport, block, block_sizes, devices_on
 
 _MEMORY = ("shards", "peak")
-_COUNTS = ("up", "down", "overhead", "saturated")  # bytes and numbers of the rounds so far
 
 
 class Progress(NamedTuple):
@@ -81,17 +79,16 @@ class Trainer:
         self.devices = Devices(experiment, coding, first, stop, gradients, self.clock)
         self.downlink = Downlink(experiment, transport, dim)
         adversary = Adversary(experiment, transport, coding, dim, dtype)
-        self.uplink = Uplink(experiment, transport, coding, adversary, dim, self.clock)
+        self._mishaps = Mishaps(experiment, transport.rank, self.clock)
+        self.uplink = Uplink(experiment, transport, coding, adversary, self._mishaps, dim, self.clock)
         self.server = Server(experiment, self.parameters, coding, self.clock) if transport.leads else None
         self._total = coding.each * experiment.devices
         self._told_before = np.zeros(dim if experiment.memory.looks_back else 0, dtype)
         self._shard_bytes = shards.nbytes + (test.nbytes if test is not None else 0)
         self.round = 0  # steps done
         self.where = "before the first round"
-        self.rows: list[dict[str, float]] = []  # the history so far, at the server
+        self.history = History(transport)  # the server's
         self._about_ranks = np.zeros((transport.size, len(PHASES) + len(_MEMORY)))
-        self._counts = dict.fromkeys(_COUNTS, 0)
-        self._seconds_before = 0.0
 
     def train(
         self,
@@ -120,7 +117,7 @@ class Trainer:
         start = perf_counter()
         for round in range(self.round, self.experiment.rounds + 1):
             self.round, self.where = round, f"after round {round}"
-            seconds = self._seconds_before + perf_counter() - start - self.clock.outside()
+            seconds = self.history.seconds + perf_counter() - start - self.clock.outside()
             wish = keeper.wish(round) if keeper is not None else Wish.GO_ON
             if keeper is not None and wish is not Wish.GO_ON:
                 with self.clock.phase("write"):
@@ -177,17 +174,13 @@ class Trainer:
         """The state before the next round. Only the server asks for it, of all ranks."""
         if self.server is None:
             raise RuntimeError(f"rank {self.transport.rank} is not the server")
-        columns = {name: np.array([row[name] for row in self.rows]) for name in (self.rows or [{}])[0]}
         devices = self._order(Kind.STATE)
         return {
             "parameters": self.parameters,
             "server": self.server.state(self._told()),
             "devices": devices,
             "told_before": self._told_before,
-            "history": columns,
-            "seconds": seconds,
-            **self._counts,
-            "overhead": self._overhead,
+            "history": self.history.state(seconds),
         }
 
     def restore(self, round: int, state: dict[str, Any]) -> None:
@@ -196,16 +189,9 @@ class Trainer:
         self.parameters[:] = state["parameters"]
         self.uplink.restore(state["devices"])
         self._told_before[:] = state["told_before"]
-        self._seconds_before = float(state["seconds"])
-        self._counts = {name: int(state[name]) for name in _COUNTS}
         if self.server is not None:
             self.server.restore(state["server"])
-            columns = {name: values.tolist() for name, values in state["history"].items()}
-            self.rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-    @property
-    def _overhead(self) -> int:
-        return self._counts["overhead"] + self.transport.overhead_bytes
+            self.history.restore(state["history"])
 
     def _round(self, round: int) -> None:
         """A round, on all ranks: only the server calls it."""
@@ -218,8 +204,7 @@ class Trainer:
         """Raise RunError where too many ranks have died for another round."""
         dead = [loss.rank for loss in self.transport.lost]
         if self.server is not None and dead:
-            sizes = block_sizes(self.experiment.devices, self.transport.size)
-            left = self.experiment.devices - int(sizes[dead].sum())
+            left = self.experiment.devices - int(block_sizes(self.experiment.devices, self.transport.size)[dead].sum())
             if left < self.server.fewest:
                 need = f"code, filters and rule need {self.server.fewest}"
                 raise RunError(f"{left} devices are left after the death of ranks {sorted(dead)}, but {need}")
@@ -228,7 +213,7 @@ class Trainer:
         """This rank's part of a round."""
         with self.clock.phase("broadcast"):
             parameters, nonce = self.downlink.tell(self.parameters, round)
-        self._suffer(round)
+        self._mishaps.die(round)
         turn = self._turn(round)
         plan = self.devices.plan(round, turn.whole)
         before_work = perf_counter()
@@ -236,27 +221,14 @@ class Trainer:
         before = self._messages(plan, round, self._told_before) if turn.looks_back else None
         if self.experiment.memory.looks_back:
             self._told_before[...] = parameters
-        self._sleep(round, perf_counter() - before_work)
+        self._mishaps.delay(round, perf_counter() - before_work)
         records, sent = self.uplink.pack(messages, before, plan.keys, turn, nonce)
         with self.clock.phase("gather"):
             gathered = self.transport.gather(records, round, self.experiment.devices, sent)
         if self.server is not None and gathered is not None:
-            self._counts["up"] += int(gathered.arrived.sum()) * gathered.records.itemsize
-            self._counts["down"] += int(self._told().sum()) * self.downlink.nbytes
-            self._counts["saturated"] += self.downlink.saturated
+            up = int(gathered.arrived.sum()) * gathered.records.itemsize
+            self.history.count(up, int(self._told().sum()) * self.downlink.nbytes, self.downlink.saturated)
             self.server.step(gathered, turn, nonce)
-
-    def _suffer(self, round: int) -> None:
-        """Die, where that is this rank's part in this round."""
-        if any(fault.kills and fault.strikes(self.transport.rank, round + 1) for fault in self.experiment.faults):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def _sleep(self, round: int, seconds: float) -> None:
-        """Be as slow as faults make this rank, at what took so long."""
-        for fault in self.experiment.faults:
-            if fault.strikes(self.transport.rank, round + 1) and (delay := fault.delay(seconds)) > 0:
-                with self.clock.phase("compute"):
-                    time.sleep(delay)
 
     def _turn(self, round: int) -> Turn:
         experiment = self.experiment
@@ -272,7 +244,7 @@ class Trainer:
 
     def _told(self) -> Bool[Array, " devices"]:
         """The devices of the ranks that took part in the last order."""
-        return np.repeat(self.transport.present, block_sizes(self.experiment.devices, self.transport.size))
+        return devices_on(self.transport.present, self.experiment.devices)
 
     def measure(self) -> dict[str, float]:
         """Loss, accuracy and gradient norm at the parameters. Only the server asks for it, of all ranks."""
@@ -292,18 +264,7 @@ class Trainer:
         values, server = self.measure(), self.server
         if server is None:
             return
-        row = {
-            "round": round,
-            **values,
-            "bytes_up": self._counts["up"],
-            "bytes_down": self._counts["down"],
-            "bytes_overhead": self._overhead,
-            "seconds": seconds,
-            "bad_records": int(server.faults.bad.sum()),
-            "missing_records": int(server.faults.missing.sum()),
-            "saturated": server.faults.saturated + self._counts["saturated"],
-        }
-        self.rows.append(row)
+        row = self.history.append(round, values, seconds, server.faults)
         with self.clock.phase("write"):
             timings = Clock.table(self._about_ranks[:, : len(PHASES)])
             memory = dict(zip(_MEMORY, self._about_ranks[:, len(PHASES) :].T.astype(np.int64), strict=True))

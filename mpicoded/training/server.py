@@ -60,9 +60,10 @@ class Server:
             votes = decoded.votes
         if np.count_nonzero(gathered.arrived) < self.fewest:
             self.faults.skip(round)
+            self.tolerance.skip(decoded)
             return
         with clock.phase("estimate"):
-            filters, aggregator = self.tolerance.parts(decoded, usable if experiment.encoder.decodes else usable[there])
+            filters, aggregator = self.tolerance.parts(decoded, usable[there])
         with clock.phase("filter"):
             stream = generator(experiment.seed, "filters", round)
             for item in filters:

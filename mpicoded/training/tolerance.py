@@ -59,6 +59,11 @@ class Tolerance:
         self.notes.append(Estimate(tolerated, found, certain))
         return self._told(tolerated)
 
+    def skip(self, decoded: Decoded) -> None:
+        """Note a round that is skipped, in which nothing is estimated."""
+        if self._estimates or decoded.conflicts is not None:
+            self.notes.append(Estimate(0, 0, self._contradicted(decoded)))
+
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
         return {

@@ -190,6 +190,11 @@ def block_sizes(total: int, parts: int) -> Any:
     return np.diff(np.arange(parts + 1) * total // parts)
 
 
+def devices_on(ranks: Bool[Array, " ranks"], devices: int) -> Bool[Array, " devices"]:
+    """Which devices these ranks host."""
+    return np.repeat(ranks, block_sizes(devices, len(ranks)))
+
+
 def encode_text(text: str) -> Array:
     """Text as a fixed number of bytes, padded with zeros."""
     raw = text.encode(errors="backslashreplace")[:TEXT_BYTES]

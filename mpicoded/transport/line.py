@@ -28,6 +28,7 @@ class Line:
         """``rank``: in the communicator that all started with; ``place``: in ``comm``; ``items``: an array as MPI's."""
         self._comm, self._place, self._items = comm, place, items
         self.rank = rank
+        self.alive = True
         self.header = np.zeros(1, header)
         self.in_records = False  # the header is here, the records are not
         self._buffer = np.empty(0, np.uint8)
@@ -77,4 +78,5 @@ class Line:
 
     def drop(self) -> None:
         """Forget what is under way: the rank has died."""
+        self.alive = False
         self._request, self._sends = None, []

@@ -72,15 +72,13 @@ class MpiTransport:
 
     def tell(self, order: Order) -> None:
         """A Bcast of the order."""
-        for name, value in zip(Order._fields, order, strict=True):
-            self._order[name] = value
+        self._write(order)
         self.broadcast(self._order)
 
     def hear(self) -> Order:
         """The other end of that Bcast."""
         self.broadcast(self._order)
-        kind, round, value = (int(self._order[name][0]) for name in Order._fields)
-        return Order(Kind(kind), round, value)
+        return self._read()
 
     def broadcast(self, array: Array) -> None:
         """One Bcast of the array's bytes."""
@@ -182,6 +180,14 @@ class MpiTransport:
         sys.stderr.flush()
         time.sleep(0.5)  # launchers pass on what a rank has printed only while the job lives
         MPI.COMM_WORLD.Abort(code)
+
+    def _write(self, order: Order) -> None:
+        for name, value in zip(Order._fields, order, strict=True):
+            self._order[name] = value
+
+    def _read(self) -> Order:
+        kind, round, value = (int(self._order[name][0]) for name in Order._fields)
+        return Order(Kind(kind), round, value)
 
     def _gatherv(self, rows: Array, counts: Array | None, out: Array | None) -> None:
         row = self._row_type(rows)

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,13 +34,12 @@ from mpicoded.transport.base import (
     pack_bits,
     unpack_bits,
 )
+from mpicoded.transport.hub import Hub
 from mpicoded.transport.line import Line, Tag
 from mpicoded.transport.mpi import MpiTransport
 
 _ENABLED = "OMPI_MCA_mpi_ft_enable"  # what mpiexec --with-ft ulfm sets
-_NAP = 2e-5  # seconds between two looks
 _FAREWELL = 0.3  # seconds for messages under way, before a process ends without MPI_Finalize
-_LATE = 10.0  # times the deadline, or seconds where there is none: for answers that there is no round without
 
 
 class StarTransport(MpiTransport):
@@ -56,10 +54,7 @@ class StarTransport(MpiTransport):
         self._place = np.arange(self.size)  # ranks in the present communicator
         self._starts, self._sizes = block_starts(devices, self.size), block_sizes(devices, self.size)
         self._header_type = answer_layout(int(self._sizes.max()))
-        self._lines = self._new_lines()
-        self._since = 0.0
-        self._told: Array | None = None  # what was broadcast last: stays as it is until all ranks have it
-        self._answered = np.zeros(self.size, bool)
+        self._hub = self._new_hub()
         if patience.survives and not _fault_tolerant(self._comm):
             raise InputError(
                 'transport on_rank_loss = "continue" needs an MPI that survives the death of a rank: start it with '
@@ -71,33 +66,24 @@ class StarTransport(MpiTransport):
     def tell(self, order: Order) -> None:
         """Send the order to all ranks that are alive and owe no answer."""
         if order.kind is Kind.END:
-            self._settle()
-        for line in self._owing():
-            self._look(line)
-        self._since = time.monotonic()
-        self.present = self._alive.copy()
-        self.present[[line.rank for line in self._owing()]] = False
-        self._answered = np.zeros(self.size, bool)
+            self._hub.settle()
+        asked = self._hub.free()
+        self.present = np.arange(self.size) == self.rank
+        self.present[[line.rank for line in asked]] = True
+        self._write(order)
         self._order["number"] += 1
-        for name, value in zip(Order._fields, order, strict=True):
-            self._order[name] = value
         pack_bits(self.present, self._order["present"][0])
         pack_bits(self._alive, self._order["alive"][0])
-        for line in self._taking_part():
-            self._order_to(line)
+        self._hub.begin(int(self._order["number"][0]), asked)
+        self._hub.post(self._order.copy(), Tag.ORDER, answered=order.kind is not Kind.END)
+        self.heard = max(self.heard, self._hub.wish)
 
     def broadcast(self, array: Array) -> None:
         """The server sends, the others receive."""
-        if not self.leads:
+        if self.leads:
+            self._hub.broadcast(array)
+        else:
             self._receive(array, Tag.PAYLOAD)
-            return
-        told, pending = self._told, any(line.sends for line in self._lines)
-        if told is None or pending or (told.shape, told.dtype) != (array.shape, array.dtype):
-            told = np.empty_like(array)  # a slow rank may not have the last one yet
-        told[...] = array
-        self._told = told
-        for line in self._taking_part():
-            self._send(line, told, Tag.PAYLOAD)
 
     def gather(
         self, records: Array, round: int, devices: int, sent: Bool[Array, " records"] | None = None
@@ -113,12 +99,13 @@ class StarTransport(MpiTransport):
         arrived = np.zeros(devices, bool)
         mine = self._block(self.rank)
         everyone[mine], arrived[mine] = records, sent
-        for line in self._answers(arrived):
+        for line in self._hub.answers(arrived):
             block = self._block(line.rank)
             told = unpack_bits(line.header["sent"][0], block.stop - block.start)
             everyone[block][told] = line.records.view(records.dtype)
             arrived[block] = told
             self.overhead_bytes += line.header.nbytes
+        self.heard = max(self.heard, self._hub.wish)
         return Gathered(everyone, arrived)
 
     def share(self, rows: Array, counts: Array, out: Array) -> Array:
@@ -131,11 +118,7 @@ class StarTransport(MpiTransport):
         missing = self._put(rows, counts, out)
         for rank in missing:
             self._part(out, counts, rank)[...] = 0
-        relay = out[:total].copy()
-        for line in self._taking_part():
-            self._send(line, relay, Tag.RELAY)
-            self._expect(line)
-        self._answered[:] = False  # they owe another answer to the same order
+        self._hub.post(out[:total].copy(), Tag.RELAY, answered=True)  # they owe another answer to the same order
         return out[:total]
 
     def collect(self, rows: Array, counts: Array) -> Array | None:
@@ -150,7 +133,7 @@ class StarTransport(MpiTransport):
 
     def patient(self, devices: int, patience: Patience) -> Transport:
         """Change how long to wait."""
-        self._patience = patience
+        self._patience = self._hub.patience = patience
         return self
 
     def _block(self, rank: int) -> slice:
@@ -161,7 +144,7 @@ class StarTransport(MpiTransport):
         """Put the rows of all who take part into ``out``; the ranks whose rows have not come."""
         self._part(out, counts, self.rank)[...] = rows
         come = {self.rank}
-        for line in self._answers(None):
+        for line in self._hub.answers():
             part = self._part(out, counts, line.rank)
             part[...] = line.records.view(rows.dtype).reshape(part.shape)
             come.add(line.rank)
@@ -173,87 +156,9 @@ class StarTransport(MpiTransport):
         part: Array = out[first : first + int(counts[rank])]
         return part
 
-    def _answers(self, arrived: Bool[Array, " devices"] | None) -> Iterator[Line]:
-        """The answers to the last order as they come.
-
-        ``arrived``: which devices' messages have come, kept up to date by the caller, where not all are waited for.
-        """
-        limit = None
-        if arrived is None and self._patience.deadline is not None:
-            # What an order asks may take longer than a round: the server has just done its own part of it.
-            limit = self._since + _LATE * max(self._patience.deadline, time.monotonic() - self._since)
-        while True:
-            news = False
-            for line in self._owing():
-                if not self._look(line):
-                    continue
-                news = True
-                if line.header["number"][0] == self._order["number"][0]:  # else too late: free for the next order
-                    self._answered[line.rank] = True
-                    yield line
-            awaited = [line for line in self._owing() if self.present[line.rank] and not self._answered[line.rank]]
-            coming = any(line.in_records for line in awaited)
-            if not awaited or (arrived is not None and self._enough(int(arrived.sum()), coming)):
-                return
-            if limit is not None and time.monotonic() >= limit:
-                return
-            if not news:
-                time.sleep(_NAP)
-
-    def _enough(self, arrived: int, coming: bool) -> bool:
-        """Whether to wait no longer. ``coming``: records are on their way, which gives them some more time."""
-        patience = self._patience
-        if arrived < patience.fewest:
-            return False
-        if patience.quickest is not None and arrived >= patience.quickest:
-            return True
-        waited = time.monotonic() - self._since
-        return patience.deadline is not None and waited >= (2 if coming else 1) * patience.deadline
-
-    def _settle(self) -> None:
-        """Wait for those who owe an answer, for a while; kill the run of those who give none."""
-        limit = time.monotonic() + _LATE * (self._patience.deadline or 1.0)
-        while self._owing() and time.monotonic() < limit:
-            for line in self._owing():
-                self._look(line)
-            time.sleep(_NAP)
-
-    def _owing(self) -> list[Line]:
-        return [line for line in self._lines if line.owes]
-
-    def _taking_part(self) -> list[Line]:
-        return [line for line in self._lines if self.present[line.rank]]
-
-    def _order_to(self, line: Line) -> None:
-        self._send(line, self._order.copy(), Tag.ORDER)
-        if self._order["kind"][0] != Kind.END:
-            self._expect(line)
-
-    def _send(self, line: Line, array: Array, tag: Tag) -> None:
-        if self._alive[line.rank]:
-            try:
-                line.post(array, tag)
-            except MPI.Exception:
-                self._lose(line)
-
-    def _expect(self, line: Line) -> None:
-        if self._alive[line.rank]:
-            line.expect()
-
-    def _look(self, line: Line) -> bool:
-        """Whether the answer of a rank is complete now."""
-        try:
-            if not line.look():
-                return False
-        except MPI.Exception:
-            self._lose(line)
-            return False
-        self.heard = max(self.heard, int(line.header["wish"][0]))
-        return True
-
-    def _lose(self, line: Line) -> None:
+    def _lose(self, line: Line, error: MPI.Exception) -> None:
         if not self._patience.survives:
-            raise
+            raise error
         line.drop()  # it stays one of those ``present``, as the others were told that it is
         self._mourn(self._alive & (np.arange(self.size) != line.rank))
 
@@ -265,8 +170,7 @@ class StarTransport(MpiTransport):
         self.present = unpack_bits(self._order["present"][0], self.size)
         alive = unpack_bits(self._order["alive"][0], self.size)
         self._mourn(alive)
-        kind, round, value = (int(self._order[name][0]) for name in Order._fields)
-        return Order(Kind(kind), round, value)
+        return self._read()
 
     def _answer(self, array: Array, sent: Bool[Array, " records"] | None = None) -> None:
         header = np.zeros(1, self._header_type)
@@ -312,7 +216,7 @@ class StarTransport(MpiTransport):
         self._server = int(np.argmax(alive))
         self.leads = self.rank == self._server
         self.heard = max(self.heard, self.wish)
-        self._lines = self._new_lines()
+        self._hub = self._new_hub()
 
     def _mourn(self, alive: Bool[Array, " ranks"]) -> None:
         """Note who has died."""
@@ -321,8 +225,7 @@ class StarTransport(MpiTransport):
 
     def close(self, code: int) -> None:
         """MPI_Finalize may hang after a loss, also after one that nobody has noticed yet: leave without it."""
-        stuck = [line.rank for line in self._owing()]
-        if stuck:
+        if stuck := self._hub.owing():
             print(f"mpicoded: warning: ranks {stuck} still owe an answer and are left behind", file=sys.stderr)
             self.abort(code)
         if self._patience.survives:
@@ -348,10 +251,12 @@ class StarTransport(MpiTransport):
         sys.stderr.flush()
         time.sleep(_FAREWELL)
 
-    def _new_lines(self) -> list[Line]:
+    def _new_hub(self) -> Hub:
+        """Without lines where another rank is the server."""
         others = np.flatnonzero(self._alive).tolist() if self.leads else []
         places = {rank: int(self._place[rank]) for rank in others if rank != self.rank}
-        return [Line(self._comm, rank, place, self._header_type, self._items) for rank, place in places.items()]
+        lines = [Line(self._comm, rank, place, self._header_type, self._items) for rank, place in places.items()]
+        return Hub(lines, self._patience, self._lose)
 
 
 def _fault_tolerant(comm: Any) -> bool:

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mpicoded.algorithms.faults import Killed
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.configs import decode
 from mpicoded.data import datasets, layout
 from mpicoded.data.results import load_results
+from mpicoded.errors import InputError
 from mpicoded.training.faults import Faults
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport
@@ -229,3 +231,11 @@ def test_the_result_file_names_device_rank_and_host_and_warns(program, tmp_path)
         assert sum(text in line for line in ended.err.splitlines()) == 1
     said = program("show", "bad.h5").out
     assert "replaced: 160 bad and 0 missing records of 20 devices, at most 20 in a round, first in round 1" in said
+
+
+def test_a_rank_dies_once():
+    fault = Killed(ranks=(2,), first=7)
+    assert [round for round in range(1, 20) if fault.strikes(2, round)] == [7]
+    assert not fault.strikes(1, 7)
+    with pytest.raises(InputError, match=r"dies once, in round first: last = 9"):
+        Killed(ranks=(2,), last=9)

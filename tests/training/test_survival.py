@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mpicoded.cli import main
+from mpicoded.commands.job import STOPPED
 from mpicoded.configs import load
 from mpicoded.data import checkpoints, datasets, layout
 from mpicoded.data.results import load_results
@@ -191,6 +192,16 @@ def test_a_checkpoint_after_a_loss_holds_what_both_sides_can_go_on_with(here, pr
     state = checkpoints.load(checkpoints.path_of("lost.h5"), 0, 40, True)
     np.testing.assert_array_equal(state["server"]["memory"][0], state["devices"])
     np.testing.assert_array_equal(state["devices"].any(axis=1), np.arange(40) // 10 != 2)
+
+
+def test_who_was_lost_before_a_run_was_resumed_stays_known(here, program):
+    write(more=killed(2, 10))
+    words = ("-o", "lost.h5", "--quiet", "--rounds", "1000000", "--time-limit", "3s")
+    assert program("run", "run.toml", *words, ranks=4, survives=True).code == STOPPED
+    assert checkpoints.load(checkpoints.path_of("lost.h5"), 0, 1, False)["lost_ranks"]["rank"].tolist() == [2]
+    assert program("resume", "lost.h5", "--quiet", "--time-limit", "3s", ranks=4, survives=True).code == STOPPED
+    found = load_results("lost.h5").lost_ranks
+    assert (found["rank"].tolist(), found["round"].tolist(), len(found["host"])) == ([2], [10], 1)
 
 
 def test_nobody_waits_in_finalize_for_a_rank_that_dies_while_it_leaves(here, program):
@@ -392,17 +403,19 @@ def test_with_a_deadline_a_rank_that_stands_still_holds_up_nobody(here, program)
     assert (result.bad_records["missing"][26:] >= 60 - 30).all()
 
 
-def test_too_few_in_time_leave_the_parameters_as_they_are(here, monkeypatch, capsys):
+@pytest.mark.parametrize(("come", "words"), [(12, ()), (0, ("--aggregator.byzantine", "auto"))])
+def test_too_few_in_time_leave_the_parameters_as_they_are(here, monkeypatch, capsys, come, words):
     write('deadline = 1.0\nbelow = "skip"', attack="sign_flip")
     few = Gathered
     monkeypatch.setattr(
         LocalTransport,
         "gather",
-        lambda self, records, round, devices, sent=None: few(records, np.arange(40) < (12 if round % 2 else 13)),
+        lambda self, records, round, devices, sent=None: few(records, np.arange(40) < (come if round % 2 else 13)),
     )
-    assert main(["run", "run.toml", "-o", "few.h5", "--quiet"]) == 0
+    assert main(["run", "run.toml", "-o", "few.h5", "--quiet", *words]) == 0
     result = load_results("few.h5")
     assert result.bad_records["skipped"] == 30
+    assert {len(column) for column in result.estimates.values()} == ({60} if words else set())  # a row for each round
     assert "too few messages came in round 2: no step was made" in capsys.readouterr().err
 
 
