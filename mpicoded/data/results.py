@@ -8,8 +8,9 @@
 ``suspicion/NAME``      (devices,) ``score``: how far out a device's votes are (near 1 for an honest one);
                         ``rank``, ``host`` of the device; (ranks,) ``rank_score``: the mean of a rank's devices
 ``estimates/NAME``      (rounds,), where the number of liars is estimated: ``tolerated``, the Byzantine votes that parts
-                        with ``byzantine = "auto"`` tolerated in each round; ``outlying``, the votes that stood out (0
-                        both in rounds that were skipped); there, and where the code can prove lies: ``proven``, the least number of devices that lied
+                        with ``byzantine = "auto"`` tolerated in each round; ``outlying``, the votes that stood out;
+                        both 0 in rounds that were skipped; there, and where the code can prove lies: ``proven``, the
+                        least number of devices that lied
 ``bad_records/NAME``    (devices,) ``bad``, ``missing``: records that were replaced, since they could not be used or did
                         not come; ``first_round`` (0: never), ``last_round``; ``rank``, ``host`` of the device;
                         attributes ``most_at_once``: in one round; ``undecoded``: rounds in which the code found more
