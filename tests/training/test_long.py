@@ -182,9 +182,9 @@ def test_fifty_runs_lose_ranks_and_end_near_the_others(tmp_path, monkeypatch, pr
 SLOW = """
 devices = 100
 byzantine = 20
-rounds = 60
+rounds = 150
 seed = 3
-evaluate_every = 30
+evaluate_every = 5
 [data]
 path = "large.h5"
 [allocation]
@@ -197,7 +197,7 @@ name = "nearest_neighbor_mixing"
 [aggregator]
 name = "trimmed_mean"
 [optimizer]
-step_size = 1e-4
+step_size = 1e-3
 """
 TEN_TIMES = '[[faults]]\nname = "slow"\nranks = [3, 6]\nfactor = 10.0\n'
 
@@ -214,12 +214,14 @@ def test_slow_ranks_do_not_slow_the_others(tmp_path, monkeypatch, begin):
     }.items():
         deadline = 1.3 * found["all"][0] if found else 0
         Path("run.toml").write_text(SLOW + more.format(deadline=deadline))
-        process = begin(8, "run", "run.toml", "-o", "run.h5", "--quiet")
+        rounds = 20 if name == "all, 2 slow" else 150  # it has the bits of "all"
+        process = begin(8, "run", "run.toml", "-o", "run.h5", "--quiet", "--rounds", str(rounds))
         assert process.wait(timeout=600) == 0
         history = load_results("run.h5").history
-        found[name] = history["seconds"][-1] / 60, history["suboptimality"][-1], history["missing_records"][-1] / 6000
-        print(f"\n{name}: {1000 * found[name][0]:.0f} ms a round, ends at {found[name][1]:.4g}, "
-              f"{100 * found[name][2]:.0f} % of the messages left out")  # fmt: skip
+        left_out = history["missing_records"][-1] / (100 * rounds)
+        found[name] = history["seconds"][-1] / rounds, history["suboptimality"][-12:].mean()
+        print(f"\n{name}: {1000 * found[name][0]:.0f} ms a round, {found[name][1]:.4g} in the last 60 rounds, "
+              f"{100 * left_out:.0f} % of the messages left out")  # fmt: skip
     assert found["all, 2 slow"][0] > 4 * found["all"][0]
     for name in ("deadline, 2 slow", "quickest 75, 2 slow"):
         assert found[name][0] < 1.5 * found["all"][0]
