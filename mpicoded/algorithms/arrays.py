@@ -1,20 +1,17 @@
 """Helpers for arrays of any library: NumPy, CuPy and whatever follows the array API standard."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_cupy_array, is_numpy_array
+from array_api_compat import array_namespace, is_cupy_array
+from array_api_compat import numpy as standard
 
 from mpicoded.algorithms.shapes import Array, Float
-
-_FAR = 64  # squared distances: eight times further away than its neighbours are
-_BLOCK_BYTES = 1 << 18  # a block of columns and its sorted copy stay in a core's own cache
 
 
 def namespace(array: Array) -> Any:
     """The array's library in the array API standard's terms."""
-    return array_namespace(array)
+    return standard if type(array) is np.ndarray else array_namespace(array)  # to ask takes longer than a small sum
 
 
 def as_floats(votes: Array) -> Array:
@@ -29,70 +26,6 @@ def store(result: Array, out: Array | None) -> Array:
         return result
     out[...] = result
     return out
-
-
-def per_coordinate(
-    votes: Float[Array, "votes dim"],
-    reduce: Callable[[Any, Array], Array],
-    out: Float[Array, " dim"] | None = None,
-) -> Float[Array, " dim"]:
-    """Apply ``reduce`` to each coordinate's votes in ascending order.
-
-    ``reduce(xp, ordered)`` takes (coordinates, votes), sorted along the last axis, and returns one number
-    for each coordinate. On the CPU the coordinates are worked in blocks that fit the cache.
-    """
-    votes, xp = as_floats(votes), namespace(votes)
-    if not is_numpy_array(votes):
-        return store(reduce(xp, xp.sort(xp.matrix_transpose(votes), axis=-1)), out)
-    count, dim = votes.shape
-    if out is None:
-        out = np.empty(dim, votes.dtype)
-    width = max(16, _BLOCK_BYTES // (count * votes.itemsize))
-    block = np.empty((min(width, dim), count), votes.dtype)
-    for start in range(0, dim, width):
-        stop = min(start + width, dim)
-        part = block[: stop - start]
-        np.copyto(part, votes[:, start:stop].T)
-        part.sort(axis=-1)
-        out[start:stop] = reduce(xp, part)
-    return out
-
-
-def centred_gram(
-    votes: Float[Array, "votes dim"],
-) -> tuple[Float[Array, " dim"], Float[Array, "votes votes"]]:
-    """A centre, and the inner products of the votes' offsets from it.
-
-    Differences of honest votes drown in rounding where the centre is far from them. The vote of median norm is a
-    good guess, no longer than some honest vote when fewer than half are Byzantine. Where it is far from the vote
-    that has most others near (a Byzantine one of honest length, say a negated one), that vote takes its place.
-    """
-    votes, xp = as_floats(votes), namespace(votes)
-    middle = votes.shape[0] // 2
-    centre = votes[int(xp.argsort(xp.sum(votes * votes, axis=-1))[middle]), :]
-    offsets = votes - centre[None, :]
-    gram = offsets @ xp.matrix_transpose(offsets)
-    typical = xp.sort(pair_distances(gram), axis=-1)[:, middle]
-    best = int(xp.argmin(typical))
-    if float(gram[best, best]) > _FAR * float(typical[best]):
-        centre = votes[best, :]
-        offsets = votes - centre[None, :]
-        gram = offsets @ xp.matrix_transpose(offsets)
-    return centre, gram
-
-
-def pair_distances(gram: Float[Array, "votes votes"]) -> Float[Array, "votes votes"]:
-    """Squared distances of all pairs of points with these inner products."""
-    xp = namespace(gram)
-    squares = xp.linalg.diagonal(gram)
-    distances = squares[:, None] + squares[None, :] - 2 * gram
-    distances = xp.where(distances > 0, distances, xp.zeros_like(distances))
-    return distances * (1 - xp.eye(gram.shape[0], dtype=gram.dtype, device=gram.device))
-
-
-def squared_distances(votes: Float[Array, "votes dim"]) -> Float[Array, "votes votes"]:
-    """Squared distances of all pairs of votes, from one product of the votes with themselves."""
-    return pair_distances(centred_gram(votes)[1])
 
 
 def replace_unusable(

@@ -5,10 +5,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import as_floats, namespace, rows, shrink_to, squared_distances, store
+from mpicoded.algorithms.arrays import as_floats, namespace, rows, shrink_to, store
 from mpicoded.algorithms.component import Positive, PositiveCount, Tolerated, VotesTaker
 from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.algorithms.slices import WHOLE, Sums, squared_distances
 
 Votes = Float[Array, "votes dim"]
 Filtered = Float[Array, "filtered dim"]
@@ -29,7 +30,13 @@ class Filter(VotesTaker):
         """How many votes come out of this many; as many, unless the filter says otherwise."""
         return votes
 
-    def apply(self, votes: Votes, out: Filtered | None = None, stream: np.random.Generator | None = None) -> Filtered:
+    def apply(
+        self,
+        votes: Votes,
+        out: Filtered | None = None,
+        stream: np.random.Generator | None = None,
+        sums: Sums = WHOLE,
+    ) -> Filtered:
         """The votes that the next filter or the rule gets; ``stream`` is for filters that draw random numbers."""
         raise NotImplementedError
 
@@ -51,18 +58,33 @@ class NearestNeighborMixing(Filter):
         """2f + 1."""
         return 2 * self.byzantine + 1
 
-    def apply(self, votes: Votes, out: Filtered | None = None, stream: np.random.Generator | None = None) -> Filtered:
-        """Mix by one product with the 0/1 matrix of neighbours; ties go to the lower index."""
+    def apply(
+        self,
+        votes: Votes,
+        out: Filtered | None = None,
+        stream: np.random.Generator | None = None,
+        sums: Sums = WHOLE,
+    ) -> Filtered:
+        """Mix by one product with the matrix of neighbours."""
+        votes = as_floats(votes)
+        mixed = sums.mixed(self.mixing(votes, sums), votes, out)
+        mixed /= self.kept(votes.shape[0])
+        return mixed
+
+    def kept(self, votes: int) -> int:
+        """How many votes are mixed into one."""
+        return votes - self.byzantine
+
+    def mixing(self, votes: Votes, sums: Sums = WHOLE) -> Float[Array, "filtered votes"]:
+        """Which votes are mixed into each, as 0 and 1; ties go to the lower index."""
         self.check(votes.shape[0])
         votes, xp = as_floats(votes), namespace(votes)
         count = votes.shape[0]
-        kept = count - self.byzantine
         # A vote is its own nearest, also among equal votes.
-        distances = squared_distances(votes) - xp.eye(count, dtype=votes.dtype, device=votes.device)
+        distances = squared_distances(votes, sums) - xp.eye(count, dtype=votes.dtype, device=votes.device)
         order = xp.argsort(distances, axis=-1, stable=True)
         rank = xp.argsort(order, axis=-1, stable=True)
-        mixing = xp.astype(rank < kept, votes.dtype)
-        return store((mixing @ votes) / kept, out)
+        return xp.astype(rank < self.kept(count), votes.dtype)
 
     def kappa(self, inner: float | None, votes: int, byzantine: int) -> float | None:
         """8 f/(n - f) (kappa + 1) (Allouah et al. 2023, lemma 1)."""
@@ -85,7 +107,13 @@ class Bucketing(Filter):
         """The number of groups."""
         return -(-votes // self.size)
 
-    def apply(self, votes: Votes, out: Filtered | None = None, stream: np.random.Generator | None = None) -> Filtered:
+    def apply(
+        self,
+        votes: Votes,
+        out: Filtered | None = None,
+        stream: np.random.Generator | None = None,
+        sums: Sums = WHOLE,
+    ) -> Filtered:
         """Shuffle and average; without a stream, as the same one says each time."""
         votes, xp = as_floats(votes), namespace(votes)
         stream = generator(0, "bucketing") if stream is None else stream
@@ -105,10 +133,16 @@ class Clip(Filter):
     cost: ClassVar[str] = "n dim"
     tau: Positive
 
-    def apply(self, votes: Votes, out: Filtered | None = None, stream: np.random.Generator | None = None) -> Filtered:
+    def apply(
+        self,
+        votes: Votes,
+        out: Filtered | None = None,
+        stream: np.random.Generator | None = None,
+        sums: Sums = WHOLE,
+    ) -> Filtered:
         """Scale each vote."""
         votes, xp = as_floats(votes), namespace(votes)
-        lengths = xp.sqrt(xp.vecdot(votes, votes, axis=-1))
+        lengths = xp.sqrt(sums.squares(votes))
         return store(votes * shrink_to(self.tau, lengths)[:, None], out)
 
 
@@ -125,12 +159,18 @@ class AdaptiveClipping(Filter):
         """2f + 1."""
         return 2 * self.byzantine + 1
 
-    def apply(self, votes: Votes, out: Filtered | None = None, stream: np.random.Generator | None = None) -> Filtered:
+    def apply(
+        self,
+        votes: Votes,
+        out: Filtered | None = None,
+        stream: np.random.Generator | None = None,
+        sums: Sums = WHOLE,
+    ) -> Filtered:
         """Scale the k longest."""
         count = votes.shape[0]
         self.check(count)
         votes, xp = as_floats(votes), namespace(votes)
-        lengths = xp.sqrt(xp.vecdot(votes, votes, axis=-1))
+        lengths = xp.sqrt(sums.squares(votes))
         clipped = 2 * self.byzantine * (count - self.byzantine) // count
         limit = float(xp.sort(lengths)[count - 1 - clipped])
         return store(votes * shrink_to(limit, lengths)[:, None], out)

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import as_floats, namespace, on_host, squared_distances
+from mpicoded.algorithms.arrays import as_floats, namespace, on_host
 from mpicoded.algorithms.shapes import Array, Bool, Float
+from mpicoded.algorithms.slices import WHOLE, Sums, squared_distances
 from mpicoded.algorithms.spread import deviations
 
 # Robust deviations beyond which a vote is counted. In the papers' settings honest votes stay within 3.3 (distance), 3.3
@@ -13,7 +14,9 @@ _SLIGHT = 0.05  # honest votes may agree very well: a vote that differs by a few
 _PASSES = 20  # each leaves out what the last one found; they settle in two or three
 
 
-def outlying(votes: Float[Array, "votes dim"], usable: Bool[Array, " votes"]) -> Bool[Array, " votes"]:
+def outlying(
+    votes: Float[Array, "votes dim"], usable: Bool[Array, " votes"], sums: Sums = WHOLE
+) -> Bool[Array, " votes"]:
     """Which votes stand out, those that are not usable among them; never half of all or more beside these.
 
     Three things are measured of a vote: its median distance to the others (too far away, or too near to the middle),
@@ -28,7 +31,7 @@ def outlying(votes: Float[Array, "votes dim"], usable: Bool[Array, " votes"]) ->
     kept = np.array(usable)
     if np.count_nonzero(kept) < 3:
         return ~kept
-    distances = on_host(squared_distances(votes))
+    distances = on_host(squared_distances(votes, sums))
     zero = np.finfo(np.dtype(str(votes.dtype).rpartition(".")[2])).eps * np.median(distances[kept][:, kept])
     np.fill_diagonal(distances, np.inf)
     closest = _log(distances.min(axis=1), zero)
@@ -36,7 +39,7 @@ def outlying(votes: Float[Array, "votes dim"], usable: Bool[Array, " votes"]) ->
         half = (np.count_nonzero(kept) - 1) // 2  # never the infinite one
         middle = _log(np.partition(distances[:, kept], half, axis=1)[:, half], zero)
         found = np.abs(deviations(middle, kept, _SLIGHT)) > _DISTANCE
-        along = _along_mean(votes, kept)
+        along = _along_mean(votes, kept, sums)
         found |= np.abs(deviations(along, kept, _SLIGHT * abs(np.median(along[kept])))) > _DIRECTION
         found |= deviations(closest, kept, _SLIGHT) < -_CLOSENESS
         rest = usable & ~found
@@ -51,7 +54,10 @@ def _log(squares: Float[Array, " votes"], zero: float) -> Float[Array, " votes"]
     return np.log(squares + zero + np.finfo(np.float64).tiny)
 
 
-def _along_mean(votes: Float[Array, "votes dim"], kept: Bool[Array, " votes"]) -> Float[Array, " votes"]:
+def _along_mean(
+    votes: Float[Array, "votes dim"], kept: Bool[Array, " votes"], sums: Sums
+) -> Float[Array, " votes"]:
     xp = namespace(votes)
     weights = xp.asarray(kept / np.count_nonzero(kept), dtype=votes.dtype, device=votes.device)
-    return on_host(votes @ (weights @ votes))
+    mean = sums.combine(weights, votes)
+    return on_host(sums.over(votes.shape[1], lambda piece: votes[:, piece] @ mean[piece]))

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Bool, Float
+from mpicoded.algorithms.slices import WHOLE, Sums
 from mpicoded.algorithms.spread import deviations
 
 _MOST = 10.0  # of one round: a single absurd vote must not outweigh a hundred doubtful ones
@@ -31,8 +32,12 @@ class Suspicion:
         usable: Bool[Array, " messages"],
         accused: Bool[Array, " devices"] | None,
         scored: Bool[Array, " devices"],
+        sums: Sums = WHOLE,
     ) -> None:
-        """Take in the messages of a round, ordered by device, and what came out. ``scored``: of these devices."""
+        """Take in the messages of a round, ordered by device, and what came out. ``scored``: of these devices.
+
+        ``sums``: over all coordinates, where these are some of them.
+        """
         devices = len(self._squares)
         if not usable.any():
             return
@@ -43,8 +48,9 @@ class Suspicion:
             return
         # One product reads the votes once. What cancels in ||x||^2 - 2 x.v + ||v||^2 is far below any honest distance
         # unless all honest votes are equal, and then any lie is far above it.
-        along = messages @ vote
-        squares = np.einsum("ij,ij->i", messages, messages) - 2 * along + vote @ vote
+        along = sums.over(len(vote), lambda piece: messages[:, piece] @ vote[piece])
+        length = sums.over(len(vote), lambda piece: vote[piece] @ vote[piece])
+        squares = sums.squares(messages) - 2 * along + length
         values = np.stack([np.sqrt(np.maximum(squares, 0)), along]).astype(np.float64, copy=False)
         sizes = np.abs(deviations(values, usable))
         sizes[:, ~usable] = _MOST

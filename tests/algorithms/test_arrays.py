@@ -5,13 +5,9 @@ import numpy as np
 import pytest
 
 from mpicoded.algorithms import arrays
-from mpicoded.algorithms.arrays import (
-    centred_gram,
-    per_coordinate,
-    replace_unusable,
-    squared_distances,
-    store,
-)
+from mpicoded.algorithms.arrays import replace_unusable, store
+from mpicoded.algorithms.ordering import per_coordinate
+from mpicoded.algorithms.slices import centred_gram, squared_distances
 
 LIBRARIES = pytest.mark.parametrize("library", [np, array_api_strict], ids=["numpy", "strict"])
 

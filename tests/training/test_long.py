@@ -225,4 +225,22 @@ def test_slow_ranks_do_not_slow_the_others(tmp_path, monkeypatch, begin):
     assert found["all, 2 slow"][0] > 4 * found["all"][0]
     for name in ("deadline, 2 slow", "quickest 75, 2 slow"):
         assert found[name][0] < 1.5 * found["all"][0]
-        assert found[name][1] < 1.5 * found["all"][1]
+        # Subsets of many samples agree so well that what is left after five orders of magnitude is the noise of the
+        # votes: that of the middle 35 of 75 is 1.7 times that of the middle 60 of 100.
+        assert found[name][1] < 2 * found["all"][1]
+
+
+def test_slow_ranks_that_are_not_waited_for_change_little(tmp_path, monkeypatch, begin):
+    """In LAD's setting, where subsets differ."""
+    monkeypatch.chdir(tmp_path)
+    datasets.linear_regression("linear.h5", subsets=100, features=100, seed=3)
+    lad = (Path(__file__).parents[2] / "configs/lad_linear.toml").read_text()
+    ends = []
+    for more in ("", TEN_TIMES + "[transport]\nquickest = 75\n"):
+        Path("run.toml").write_text(lad + more)
+        process = begin(8, "run", "run.toml", "-o", "run.h5", "--quiet")
+        assert process.wait(timeout=600) == 0
+        history = load_results("run.h5").history
+        ends.append(history["suboptimality"][-1])
+        print(f"\nends at {ends[-1]:.4g}, {history['missing_records'][-1] / 1000:.0f} % of the messages left out")
+    assert ends[1] < 1.5 * ends[0]

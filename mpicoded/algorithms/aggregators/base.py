@@ -6,6 +6,7 @@ from typing import ClassVar
 from mpicoded.algorithms.arrays import namespace, store
 from mpicoded.algorithms.component import Tolerated, VotesTaker
 from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.algorithms.slices import WHOLE, Sums
 
 Votes = Float[Array, "votes dim"]
 Vector = Float[Array, " dim"]
@@ -32,8 +33,14 @@ class Aggregator(VotesTaker):
         each, beside = cls.needs
         return f"f <= (n - {beside})/{each}"
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
-        """One vector for all votes; ``previous`` is the last round's, for rules that start from it."""
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
+        """One vector for all votes; ``previous`` is the last round's, for rules that start from it.
+
+        ``sums``: where the votes are slices of some coordinates, how they are summed over all. A rule of which this is
+        no argument is for whole votes only.
+        """
         raise NotImplementedError
 
     def kappa(self, votes: int, byzantine: int) -> float | None:
@@ -83,7 +90,9 @@ class Mean(Aggregator):
         """No lie at all."""
         return "f = 0"
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """Mean over votes."""
         return store(namespace(votes).mean(votes, axis=0), out)
 

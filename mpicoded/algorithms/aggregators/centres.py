@@ -3,9 +3,10 @@
 from typing import ClassVar
 
 from mpicoded.algorithms.aggregators.base import Aggregator, Vector, Votes, share
-from mpicoded.algorithms.arrays import as_floats, centred_gram, namespace, pair_distances, shrink_to, store
+from mpicoded.algorithms.arrays import as_floats, namespace, shrink_to
 from mpicoded.algorithms.component import Positive, PositiveCount
 from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.algorithms.slices import WHOLE, Sums, centred_gram, pair_distances
 
 
 class GeometricMedian(Aggregator):
@@ -23,7 +24,9 @@ class GeometricMedian(Aggregator):
     smoothing: Positive = 1e-9
     max_steps: PositiveCount = 10_000
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """Iterate on the weights alone: the point is a mean of votes, so their inner products say all.
 
         A vote acts by its direction only, so one that is further than 1/sqrt(eps) median distances is drawn
@@ -31,13 +34,14 @@ class GeometricMedian(Aggregator):
         """
         votes, xp = as_floats(votes), namespace(votes)
         eps = float(xp.finfo(votes.dtype).eps)
-        centre, gram = centred_gram(votes)
+        centre, gram = centred_gram(votes, sums)
         squares = xp.linalg.diagonal(gram)
         limit = min(float(xp.sort(squares)[votes.shape[0] // 2]) / eps, float(xp.finfo(votes.dtype).max))
         ones = xp.ones_like(squares)
         shrink = xp.where(squares > limit, xp.sqrt(limit / xp.where(squares > limit, squares, ones)), ones)
         weights = shrink * self._weights(pair_distances(gram * shrink[:, None] * shrink[None, :]))
-        return store(weights @ votes + (1 - xp.sum(weights)) * centre, out)
+        rest = 1 - xp.sum(weights)
+        return sums.piecewise(votes.shape[1], lambda piece: weights @ votes[:, piece] + rest * centre[piece], out)
 
     def kappa(self, votes: int, byzantine: int) -> float | None:
         """4 (1 + a)^2 with a = f/(n - 2f) (Allouah et al. 2023)."""
@@ -84,17 +88,22 @@ class CenteredClipping(Aggregator):
     tau: Positive
     iterations: PositiveCount = 1
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """Iterate on the weights of the votes' offsets from the start: their inner products say all."""
         votes, xp = as_floats(votes), namespace(votes)
         start = xp.zeros_like(votes[0, :]) if previous is None else previous
-        offsets = votes - start[None, :]
         if self.iterations == 1:
-            squares = xp.vecdot(offsets, offsets, axis=-1)
+            squares = sums.squares_from(votes, start)
             weights = shrink_to(self.tau, xp.sqrt(squares)) / votes.shape[0]
         else:
-            weights = self._weights(offsets @ xp.matrix_transpose(offsets))
-        return store(start + weights @ offsets, out)
+            weights = self._weights(sums.gram(votes, start))
+        return sums.piecewise(
+            votes.shape[1],
+            lambda piece: start[piece] + weights @ (votes[:, piece] - start[None, piece]),
+            out,
+        )
 
     def _weights(self, gram: Float[Array, "votes votes"]) -> Float[Array, " votes"]:
         """The weights of the offsets in what is added to the start, from the offsets' inner products."""

@@ -3,8 +3,9 @@
 from typing import Any, ClassVar
 
 from mpicoded.algorithms.aggregators.base import Aggregator, TolerantAggregator, Vector, Votes, share
-from mpicoded.algorithms.arrays import per_coordinate
+from mpicoded.algorithms.ordering import per_coordinate
 from mpicoded.algorithms.shapes import Array
+from mpicoded.algorithms.slices import WHOLE, Sums
 
 
 class CoordinateMedian(Aggregator):
@@ -15,7 +16,9 @@ class CoordinateMedian(Aggregator):
     proven: ClassVar[str] = "4 (1 + a)^2, a = f/(n - 2f)"
     cost: ClassVar[str] = "n dim log n"
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """Median over votes."""
         return per_coordinate(votes, lambda xp, x: median(x)[:, 0], out)
 
@@ -32,7 +35,9 @@ class TrimmedMean(TolerantAggregator):
     proven: ClassVar[str] = "6 a (1 + a), a = f/(n - 2f)"
     cost: ClassVar[str] = "n dim log n"
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """Mean of the n - 2f middle values."""
         self.check(votes.shape[0])
         low, high = self.byzantine, votes.shape[0] - self.byzantine
@@ -49,7 +54,9 @@ class Phocas(TolerantAggregator):
     source: ClassVar[str] = "Xie et al. 2018"
     cost: ClassVar[str] = "n dim log n"
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """Trimmed mean, then the mean of the nearest; of two values equally near, the smaller."""
         self.check(votes.shape[0])
         low, high = self.byzantine, votes.shape[0] - self.byzantine
@@ -65,7 +72,9 @@ class MeanAroundMedian(TolerantAggregator):
     acronym: ClassVar[str] = "MeaMed"
     cost: ClassVar[str] = "n dim log n"
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """Median, then the mean of the nearest; of two values equally near, the smaller."""
         self.check(votes.shape[0])
         kept = votes.shape[0] - self.byzantine

@@ -8,7 +8,8 @@ from mpicoded.algorithms.aggregators.coordinates import CoordinateMedian, MeanAr
 from mpicoded.algorithms.aggregators.diameter import MinimumDiameter
 from mpicoded.algorithms.aggregators.neighbours import Bulyan, Krum, MultiKrum
 from mpicoded.algorithms.aggregators.weights import CovarianceFiltering, NormThreshold
-from mpicoded.algorithms.arrays import as_floats, namespace, store
+from mpicoded.algorithms.arrays import as_floats, namespace
+from mpicoded.algorithms.slices import WHOLE, Sums
 from mpicoded.errors import InputError
 
 Base = (
@@ -57,11 +58,11 @@ class Ctma(TolerantAggregator):
         """That of the base."""
         return self.centre.breakdown(votes)
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """The base, then the mean; of votes as near, those of lower index, in the votes' order."""
         self.check(votes.shape[0])
         votes, xp = as_floats(votes), namespace(votes)
-        offsets = votes - self.centre.aggregate(votes, previous)[None, :]
-        order = xp.argsort(xp.vecdot(offsets, offsets, axis=-1), stable=True)
-        kept = xp.sort(order[: votes.shape[0] - self.byzantine])
-        return store(xp.mean(xp.take(votes, kept, axis=0), axis=0), out)
+        order = xp.argsort(sums.squares_from(votes, self.centre.aggregate(votes, previous, sums=sums)), stable=True)
+        return sums.mean_of(order[: votes.shape[0] - self.byzantine], votes, out)

@@ -6,8 +6,9 @@ from typing import ClassVar
 import numpy as np
 
 from mpicoded.algorithms.aggregators.base import TolerantAggregator, Vector, Votes
-from mpicoded.algorithms.arrays import as_floats, namespace, on_host, rows, squared_distances, store
+from mpicoded.algorithms.arrays import as_floats, namespace, on_host
 from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.algorithms.slices import WHOLE, Sums, squared_distances
 from mpicoded.errors import InputError
 
 _MOST = 50  # Byzantine votes: the worst cases known to us take about 1.3^f steps, a second here
@@ -34,12 +35,14 @@ class MinimumDiameter(TolerantAggregator):
                 f"subsets of {votes} votes; it does so for byzantine <= {_MOST}"
             )
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """Search, then average."""
         self.check(votes.shape[0])
         votes = as_floats(votes)
-        kept = _least_diameter(on_host(squared_distances(votes)), self.byzantine)
-        return store(namespace(votes).mean(rows(votes, kept), axis=0), out)
+        kept = _least_diameter(on_host(squared_distances(votes, sums)), self.byzantine)
+        return sums.mean_of(namespace(votes).asarray(kept, device=votes.device), votes, out)
 
 
 def _least_diameter(distances: Float[Array, "votes votes"], dropped: int) -> Array:

@@ -6,9 +6,11 @@ import numpy as np
 
 from mpicoded.algorithms.aggregators.base import TolerantAggregator, Vector, Votes, share
 from mpicoded.algorithms.aggregators.coordinates import mean_of_nearest, median
-from mpicoded.algorithms.arrays import as_floats, namespace, on_host, per_coordinate, rows, squared_distances, store
+from mpicoded.algorithms.arrays import as_floats, namespace, on_host, rows, store
 from mpicoded.algorithms.component import PositiveCount
+from mpicoded.algorithms.ordering import per_coordinate
 from mpicoded.algorithms.shapes import Array, Float, Int
+from mpicoded.algorithms.slices import WHOLE, Sums, squared_distances
 
 
 class Krum(TolerantAggregator):
@@ -19,10 +21,12 @@ class Krum(TolerantAggregator):
     proven: ClassVar[str] = "6 (1 + a), a = f/(n - 2f)"
     cost: ClassVar[str] = "n^2 dim"
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """The vote of lowest score."""
         self.check(votes.shape[0])
-        best = int(namespace(votes).argmin(krum_scores(votes, self.byzantine)))
+        best = int(namespace(votes).argmin(krum_scores(votes, self.byzantine, sums)))
         return store(votes[best, :] + 0, out)  # a copy: the votes stay the caller's
 
     def kappa(self, votes: int, byzantine: int) -> float | None:
@@ -46,13 +50,15 @@ class MultiKrum(TolerantAggregator):
         """At most those that are not selected."""
         return max(0, min(super().breakdown(votes), votes - (self.selected or 0)))
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """Mean of the selected votes."""
         self.check(votes.shape[0])
         xp = namespace(votes)
         count = self.selected or votes.shape[0] - self.byzantine
-        best = xp.argsort(krum_scores(votes, self.byzantine), stable=True)[:count]
-        return store(xp.mean(xp.take(votes, xp.sort(best), axis=0), axis=0), out)
+        best = xp.argsort(krum_scores(votes, self.byzantine, sums), stable=True)[:count]
+        return sums.mean_of(best, votes, out)
 
 
 class Bulyan(TolerantAggregator):
@@ -65,19 +71,21 @@ class Bulyan(TolerantAggregator):
     needs: ClassVar[tuple[int, int]] = (4, 3)
     cost: ClassVar[str] = "n^2 dim + n^3 log n"
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """Choose, then average each coordinate; of two values equally near to the median, the smaller."""
         self.check(votes.shape[0])
         votes = as_floats(votes)
-        chosen = _krum_again_and_again(on_host(squared_distances(votes)), self.byzantine)
+        chosen = _krum_again_and_again(on_host(squared_distances(votes, sums)), self.byzantine)
         kept = votes.shape[0] - 4 * self.byzantine
         return per_coordinate(rows(votes, chosen), lambda xp, x: mean_of_nearest(xp, x, median(x), kept), out)
 
 
-def krum_scores(votes: Float[Array, "votes dim"], byzantine: int) -> Float[Array, " votes"]:
+def krum_scores(votes: Float[Array, "votes dim"], byzantine: int, sums: Sums = WHOLE) -> Float[Array, " votes"]:
     """Sum of squared distances to the n - f - 2 nearest other votes."""
     xp = namespace(votes)
-    ordered = xp.sort(squared_distances(votes), axis=-1)  # the first is the vote itself, at zero
+    ordered = xp.sort(squared_distances(votes, sums), axis=-1)  # the first is the vote itself, at zero
     return xp.sum(ordered[:, 1 : votes.shape[0] - byzantine - 1], axis=-1)
 
 

@@ -5,8 +5,9 @@ from typing import ClassVar
 import numpy as np
 
 from mpicoded.algorithms.aggregators.base import TolerantAggregator, Vector, Votes
-from mpicoded.algorithms.arrays import as_floats, centred_gram, namespace, on_host, store
+from mpicoded.algorithms.arrays import as_floats, namespace, on_host
 from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.algorithms.slices import WHOLE, Sums, centred_gram
 
 
 class NormThreshold(TolerantAggregator):
@@ -18,13 +19,14 @@ class NormThreshold(TolerantAggregator):
     proven: ClassVar[str] = "none: a short lie stays in, however much the honest votes agree"
     cost: ClassVar[str] = "n dim"
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """Drop and average, in the votes' order."""
         self.check(votes.shape[0])
         votes, xp = as_floats(votes), namespace(votes)
-        order = xp.argsort(xp.sum(votes * votes, axis=-1), stable=True)
-        kept = xp.sort(order[: votes.shape[0] - self.byzantine])
-        return store(xp.mean(xp.take(votes, kept, axis=0), axis=0), out)
+        order = xp.argsort(sums.squares(votes), stable=True)
+        return sums.mean_of(order[: votes.shape[0] - self.byzantine], votes, out)
 
 
 class CovarianceFiltering(TolerantAggregator):
@@ -38,14 +40,17 @@ class CovarianceFiltering(TolerantAggregator):
     acronym: ClassVar[str] = "CAF"
     cost: ClassVar[str] = "n^2 dim, and 2 f eigenvectors of n x n matrices"
 
-    def aggregate(self, votes: Votes, previous: Vector | None = None, out: Vector | None = None) -> Vector:
+    def aggregate(
+        self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
+    ) -> Vector:
         """The covariance's eigenvalues are those of the votes' inner products, weighted: n x n, whatever dim is."""
         self.check(votes.shape[0])
         votes, xp = as_floats(votes), namespace(votes)
-        centre, gram = centred_gram(votes)
+        centre, gram = centred_gram(votes, sums)
         weights = _least_spread(on_host(gram), self.byzantine)
         weights = xp.asarray(weights, dtype=votes.dtype, device=votes.device)
-        return store(weights @ votes + (1 - xp.sum(weights)) * centre, out)
+        rest = 1 - xp.sum(weights)
+        return sums.piecewise(votes.shape[1], lambda piece: weights @ votes[:, piece] + rest * centre[piece], out)
 
 
 def _least_spread(gram: Float[Array, "votes votes"], byzantine: int) -> Float[Array, " votes"]:

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from mpicoded.algorithms.aggregators import krum_scores
-from mpicoded.algorithms.arrays import squared_distances
 from mpicoded.algorithms.attacks.base import Attack, Seen
 from mpicoded.algorithms.component import Positive, PositiveCount
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.algorithms.slices import squared_distances
 
 Deviation = Literal["std", "unit", "sign"]
 

@@ -5,11 +5,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import centred_gram
 from mpicoded.algorithms.attacks.base import Attack, Seen
 from mpicoded.algorithms.component import NonNegative
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Float, Int
+from mpicoded.algorithms.slices import centred_gram
 
 
 class SignFlip(Attack):

@@ -1,0 +1,173 @@
+"""Votes worked in slices of coordinates, so that the bits are the same whoever holds which of them.
+
+Coordinates are cut into parts, which several processes can share among them, and these into pieces, which stay in a
+core's cache. Where the cuts are depends on the number of coordinates alone. Sums over coordinates are added up piece by
+piece and part by part, in this order; products of votes with weights are done piece by piece.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, reduce
+from itertools import pairwise
+from operator import add
+
+from mpicoded.algorithms.arrays import as_floats, namespace, store
+from mpicoded.algorithms.shapes import Array, Float
+
+PARTS = 64
+"""The most parts: that many processes can share the coordinates."""
+_PIECE = 8192  # coordinates: 100 votes of them are 3 MB in float32
+
+
+@lru_cache(maxsize=64)
+def part_edges(dim: int) -> tuple[int, ...]:
+    """Where the parts of so many coordinates begin, and where the last one ends."""
+    return _edges(0, dim, max(1, min(PARTS, -(-dim // _PIECE))))
+
+
+@lru_cache(maxsize=64)
+def _pieces(edges: tuple[int, ...]) -> tuple[tuple[slice, ...], ...]:
+    """Each part's pieces, counted from the first edge."""
+    cut = (_edges(a - edges[0], b - edges[0], max(1, -(-(b - a) // _PIECE))) for a, b in pairwise(edges))
+    return tuple(tuple(slice(a, b) for a, b in pairwise(part)) for part in cut)
+
+
+def _edges(start: int, stop: int, count: int) -> tuple[int, ...]:
+    return tuple(start + i * (stop - start) // count for i in range(count + 1))
+
+
+class Sums:
+    """Sums over all coordinates, all of which are at hand. Base of those over coordinates that others hold."""
+
+    def edges(self, columns: int) -> tuple[int, ...]:
+        """The edges of the parts that these columns are."""
+        return part_edges(columns)
+
+    def total(self, partials: Sequence[Array]) -> Array:
+        """The sum over all parts, from those of the parts at hand."""
+        return reduce(add, partials)
+
+    def over(self, columns: int, term: Callable[[slice], Array]) -> Array:
+        """The sum over all coordinates; ``term`` is that over a piece of the columns."""
+        return self.total([reduce(add, map(term, part)) for part in _pieces(self.edges(columns))])
+
+    def pieces(self, columns: int) -> list[slice]:
+        """The pieces that these columns are."""
+        return [piece for part in _pieces(self.edges(columns)) for piece in part]
+
+    def piecewise(
+        self, columns: int, result: Callable[[slice], Array], out: Float[Array, " columns"] | None = None
+    ) -> Float[Array, " columns"]:
+        """A vector, piece by piece."""
+        pieces = self.pieces(columns)
+        if out is None and len(pieces) == 1:
+            return result(pieces[0])
+        if out is None:
+            found = [result(piece) for piece in pieces]
+            return namespace(found[0]).concat(found)
+        for piece in pieces:
+            out[piece] = result(piece)
+        return out
+
+    def combine(
+        self, weights: Float[Array, " votes"], votes: Float[Array, "votes columns"], out: Array | None = None
+    ) -> Float[Array, " columns"]:
+        """The votes' sum with these weights."""
+        return self.piecewise(votes.shape[1], lambda piece: weights @ votes[:, piece], out)
+
+    def mean_of(
+        self, kept: Array, votes: Float[Array, "votes columns"], out: Array | None = None
+    ) -> Float[Array, " columns"]:
+        """The mean of the votes at these places, summed in the votes' order: no vote is copied."""
+        xp = namespace(votes)
+        chosen = xp.any(xp.arange(votes.shape[0], device=votes.device)[:, None] == kept[None, :], axis=-1)
+        weights, count = xp.astype(chosen, votes.dtype), kept.shape[0]
+        return self.piecewise(votes.shape[1], lambda piece: (weights @ votes[:, piece]) / count, out)
+
+    def mixed(
+        self, weights: Float[Array, "mixed votes"], votes: Float[Array, "votes columns"], out: Array | None = None
+    ) -> Float[Array, "mixed columns"]:
+        """The votes' sums with several weights."""
+        pieces = self.pieces(votes.shape[1])
+        if len(pieces) == 1:
+            return store(weights @ votes, out)
+        if out is None:
+            out = namespace(votes).empty((weights.shape[0], votes.shape[1]), dtype=votes.dtype, device=votes.device)
+        for piece in pieces:
+            out[:, piece] = weights @ votes[:, piece]
+        return out
+
+    def squares(self, votes: Float[Array, "votes columns"]) -> Float[Array, " votes"]:
+        """The votes' squared lengths."""
+        xp = namespace(votes)
+        return self.over(votes.shape[1], lambda piece: xp.vecdot(votes[:, piece], votes[:, piece], axis=-1))
+
+    def squares_from(
+        self, votes: Float[Array, "votes columns"], point: Float[Array, " columns"]
+    ) -> Float[Array, " votes"]:
+        """The votes' squared distances from a point."""
+        xp = namespace(votes)
+
+        def of(piece: slice) -> Array:
+            offsets = votes[:, piece] - point[None, piece]
+            return xp.vecdot(offsets, offsets, axis=-1)
+
+        return self.over(votes.shape[1], of)
+
+    def gram(
+        self, votes: Float[Array, "votes columns"], centre: Float[Array, " columns"]
+    ) -> Float[Array, "votes votes"]:
+        """The inner products of the votes' offsets from a centre; these are made in the cache."""
+        xp = namespace(votes)
+
+        def of(piece: slice) -> Array:
+            offsets = votes[:, piece] - centre[None, piece]
+            return offsets @ xp.matrix_transpose(offsets)
+
+        return self.over(votes.shape[1], of)
+
+
+WHOLE = Sums()
+_FAR = 64  # squared distances: eight times further away than its neighbours are
+_SAMPLE = 8  # one coordinate in so many is looked at for the first guess of a centre
+
+
+def centred_gram(
+    votes: Float[Array, "votes columns"], sums: Sums = WHOLE
+) -> tuple[Float[Array, " columns"], Float[Array, "votes votes"]]:
+    """A centre, and the inner products of the votes' offsets from it.
+
+    Differences of honest votes drown in rounding where the centre is far from them. The vote of median norm is a
+    good guess, no longer than some honest vote when fewer than half are Byzantine; the norm is that of some coordinates
+    where there are many. Where that vote is far from the vote that has most others near (a Byzantine one of honest
+    length, say a negated one), that vote takes its place.
+    """
+    votes, xp = as_floats(votes), namespace(votes)
+    middle = votes.shape[0] // 2
+
+    def sampled(piece: slice) -> Array:
+        width = piece.stop - piece.start
+        some = votes[:, piece.start : piece.start + max(width // _SAMPLE, min(width, 1024))]
+        return xp.vecdot(some, some, axis=-1)
+
+    guess = int(xp.argsort(sums.over(votes.shape[1], sampled), stable=True)[middle])
+    gram = sums.gram(votes, votes[guess, :])
+    typical = xp.sort(pair_distances(gram), axis=-1)[:, middle]
+    best = int(xp.argmin(typical))
+    if float(gram[best, best]) > _FAR * float(typical[best]):
+        guess = best
+        gram = sums.gram(votes, votes[best, :])
+    return votes[guess, :], gram
+
+
+def pair_distances(gram: Float[Array, "votes votes"]) -> Float[Array, "votes votes"]:
+    """Squared distances of all pairs of points with these inner products."""
+    xp = namespace(gram)
+    squares = xp.linalg.diagonal(gram)
+    distances = squares[:, None] + squares[None, :] - 2 * gram
+    distances = xp.where(distances > 0, distances, xp.zeros_like(distances))
+    return distances * (1 - xp.eye(gram.shape[0], dtype=gram.dtype, device=gram.device))
+
+
+def squared_distances(votes: Float[Array, "votes columns"], sums: Sums = WHOLE) -> Float[Array, "votes votes"]:
+    """Squared distances of all pairs of votes, from one product of the votes with themselves."""
+    return pair_distances(centred_gram(votes, sums)[1])

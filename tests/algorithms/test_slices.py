@@ -1,0 +1,134 @@
+"""Votes in slices: the bits of the whole, whoever holds which part."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpicoded.algorithms import aggregators, filters
+from mpicoded.algorithms.outliers import outlying
+from mpicoded.algorithms.slices import PARTS, WHOLE, Sums, part_edges, squared_distances
+from mpicoded.training.suspicion import Suspicion
+from .building import each, family
+
+DIM, BYZANTINE = 40_011, 3
+RULES = family(aggregators.Choice, byzantine=BYZANTINE)
+FILTERS = family(filters.Choice, byzantine=BYZANTINE)
+
+
+class Together(Sums):
+    """What ranks do, by threads: each brings its partial sums, all add up all."""
+
+    def __init__(self, rank: int, edges: tuple[int, ...], brought: list[Any], barrier: threading.Barrier) -> None:
+        self._rank, self._edges, self._brought, self._barrier = rank, edges, brought, barrier
+
+    def edges(self, columns: int) -> tuple[int, ...]:
+        assert columns == self._edges[-1] - self._edges[0]
+        return self._edges
+
+    def total(self, partials):
+        self._brought[self._rank] = list(partials)
+        self._barrier.wait(30)
+        found = WHOLE.total([part for parts in self._brought for part in parts])
+        self._barrier.wait(30)
+        return found
+
+
+def shared(compute: Any, *arrays: np.ndarray, ranks: int) -> list[Any]:
+    """``compute(*slices, sums)`` on each rank's parts of the arrays' last axis."""
+    edges, brought, barrier = part_edges(arrays[0].shape[-1]), [None] * ranks, threading.Barrier(ranks)
+
+    def work(rank: int) -> Any:
+        parts = (len(edges) - 1) * rank // ranks, (len(edges) - 1) * (rank + 1) // ranks
+        mine = edges[parts[0] : parts[1] + 1]
+        slices = [np.ascontiguousarray(array[..., mine[0] : mine[-1]]) for array in arrays]
+        return compute(*slices, Together(rank, mine, brought, barrier))
+
+    with ThreadPoolExecutor(ranks) as pool:
+        return list(pool.map(work, range(ranks)))
+
+
+def votes(dtype: Any = np.float64, dim: int = DIM) -> np.ndarray:
+    found = np.random.default_rng(5).normal(1.0, 2.0, (23, dim))
+    found[:BYZANTINE] *= -3
+    return found.astype(dtype)
+
+
+def test_parts_are_as_many_as_there_may_be_and_cover_everything():
+    for dim in (1, 100, 8192, 8193, DIM, 10**6, 10**8 + 7):
+        edges = np.array(part_edges(dim))
+        assert edges[0] == 0
+        assert edges[-1] == dim
+        assert len(edges) - 1 == min(PARTS, -(-dim // 8192))
+        assert len(edges) == 2 or np.diff(edges).min() >= 4096  # narrow ones might be summed in another order
+
+
+def test_pieces_cover_large_parts():
+    pieces = WHOLE.pieces(10**7 + 3)
+    assert [piece.start for piece in pieces] == [0, *(piece.stop for piece in pieces[:-1])]
+    assert pieces[-1].stop == 10**7 + 3
+    assert set(part_edges(10**7 + 3)[1:]) <= {piece.stop for piece in pieces}
+    assert max(piece.stop - piece.start for piece in pieces) <= 8192
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@each(RULES)
+def test_rules_of_slices_have_the_bits_of_the_whole(part, dtype, ranks):
+    whole = part.aggregate(votes(dtype), np.full(DIM, 0.5, dtype))
+    found = shared(
+        lambda x, previous, sums: part.aggregate(x, previous, sums=sums),
+        votes(dtype),
+        np.full(DIM, 0.5, dtype),
+        ranks=ranks,
+    )
+    np.testing.assert_array_equal(np.concatenate(found), whole)
+    assert whole.dtype == dtype
+
+
+@pytest.mark.parametrize("ranks", [2, 5])
+@each(FILTERS)
+def test_filtered_slices_have_the_bits_of_the_whole(part, ranks):
+    whole = part.apply(votes())
+    found = shared(lambda x, sums: part.apply(x, sums=sums), votes(), ranks=ranks)
+    np.testing.assert_array_equal(np.concatenate(found, axis=1), whole)
+
+
+def test_what_stands_out_is_the_same_in_slices():
+    usable = np.ones(23, bool)
+    whole = outlying(votes(), usable)
+    assert whole[:BYZANTINE].all()
+    for found in shared(lambda x, sums: outlying(x, usable, sums), votes(), ranks=3):
+        np.testing.assert_array_equal(found, whole)
+
+
+def test_suspicion_is_the_same_in_slices():
+    every = np.ones(23, bool)
+
+    def scores(x, vote, sums):
+        suspicion = Suspicion(23)
+        suspicion.note(x, vote, every, None, every, sums)
+        return suspicion.scores
+
+    vote = votes()[BYZANTINE:].mean(axis=0)
+    whole = scores(votes(), vote, WHOLE)
+    for found in shared(scores, votes(), vote, ranks=3):
+        np.testing.assert_array_equal(found, whole)
+
+
+def test_distances_of_many_pieces_are_those_by_differences():
+    x = votes(dim=20_000)
+    expected = [[((a - b) ** 2).sum() for b in x] for a in x]
+    np.testing.assert_allclose(squared_distances(x), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e7, 1e100])
+def test_the_guessed_centre_is_looked_over_where_only_the_sampled_coordinates_are_honest(scale):
+    """The norm is sampled: lies elsewhere do not spoil the distances of honest votes."""
+    x = np.round(votes(dim=20_000) * 2**10) / 2**10
+    x[:11, 5000:6000] = scale * (1 + np.arange(11)[:, None])
+    honest = x[11:]
+    expected = [[((a - b) ** 2).sum() for b in honest] for a in honest]
+    np.testing.assert_allclose(squared_distances(x)[11:, 11:], expected, rtol=1e-9)
