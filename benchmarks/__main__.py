@@ -4,10 +4,10 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import compression
+from benchmarks import compression, rules
 from benchmarks.report import surroundings
 
-BENCHMARKS = {"compression": compression}
+BENCHMARKS = {"compression": compression, "rules": rules}
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
-from mpicoded import plugins, toml
+from mpicoded import plugins, toml, wiring
 from mpicoded.algorithms import faults
 from mpicoded.algorithms.allocations import Allocation
 from mpicoded.algorithms.component import members
@@ -15,12 +15,12 @@ from mpicoded.algorithms.compressors import NoCompression
 from mpicoded.algorithms.encoders import Encoder
 from mpicoded.data.layout import describe
 from mpicoded.errors import InputError, one_line
-from mpicoded.experiment import Experiment, Root
+from mpicoded.experiment import Experiment
 from mpicoded.overrides import override
 from mpicoded.schema import Schema, UnknownComponent, check, check_keys, check_values, inherit, readable
 
 FAMILIES: dict[str, Any] = {name: family.choice for name, family in plugins.FAMILIES.items()} | {
-    "transport": Root,
+    "transport": wiring.Choice,
     "faults": faults.Choice,
 }
 """The tables of a config that name a component, and our own components that each may name."""

@@ -1,12 +1,14 @@
 """The experiment as one type, with the checks that concern several parts."""
 
+import inspect
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 import tomli_w
 
+from mpicoded import wiring
 from mpicoded.algorithms import (
     aggregators,
     allocations,
@@ -19,7 +21,7 @@ from mpicoded.algorithms import (
     models,
     optimizers,
 )
-from mpicoded.algorithms.component import Component, Count, Positive, PositiveCount
+from mpicoded.algorithms.component import Count, PositiveCount
 from mpicoded.data.layout import Description
 from mpicoded.errors import InputError
 from mpicoded.units import seconds
@@ -32,44 +34,15 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     batch_size: PositiveCount | None = None  # None: all
 
 
-class Root(Component):
-    """Every message goes to rank 0, which is the server.
+class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the arithmetic is done in, and on.
 
-    ``broadcast``: the type that parameters travel as; unset: as they are computed. ``nonces``: where the randomness
-    comes from that the server shares with all devices: ``seed`` (the run can be repeated) or ``entropy`` (of the
-    operating system: nobody who knows the config can tell it in advance, and no other run has the same).
-
-    The server need not wait for all messages: ``deadline`` seconds after the parameters were sent, or when those of the
-    ``quickest`` so many devices are there, it does the round with what has come. The messages of the others are left
-    out. Where they are too few for code, filters and rule, the server waits on (``below = "wait"``) or leaves the
-    parameters as they are (``"skip"``). ``on_rank_loss``: when a rank dies, end the run (``abort``) or ``continue``
-    without its devices, for which the MPI must be able to (Open MPI: ``mpiexec --with-ft ulfm``).
+    ``device``: where a rank keeps its samples, computes gradients and encodes them: with NumPy on the ``cpu``, or with
+    CuPy on a GPU (``cuda``). Attack, compression and the server are on the CPU.
     """
 
-    cost: ClassVar[str] = "N messages to rank 0, and dim numbers from it to every rank"
-    broadcast: compressors.WireFloat | None = None
-    nonces: Literal["seed", "entropy"] = "seed"
-    deadline: Positive | None = None
-    quickest: PositiveCount | None = None
-    below: Literal["wait", "skip"] = "wait"
-    on_rank_loss: Literal["abort", "continue"] = "abort"
-
-    @property
-    def hurries(self) -> bool:
-        """Whether the server does rounds without the late."""
-        return self.deadline is not None or self.quickest is not None
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether messages may be missing without being counted as lies."""
-        return self.hurries or self.on_rank_loss == "continue"
-
-
-class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the arithmetic is done in, and on."""
-
     dtype: Literal["float64", "float32"] = "float64"
-    device: Literal["cpu"] = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 Filters = tuple[filters.Choice, ...]
@@ -96,7 +69,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     filters: Filters = ()
     aggregator: aggregators.Choice
     optimizer: optimizers.Choice = optimizers.Sgd()
-    transport: Root = Root()
+    transport: wiring.Choice = wiring.Root()
     faults: Faults = ()
     compute: Compute = Compute()
 
@@ -179,8 +152,13 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         records = self._records(dim, messages)
         if self.transport.nonces != "seed" and not self.compressor.common:
             raise InputError(
-                f"transport root: nonces = {self.transport.nonces!r}, but nothing is drawn from them: compressor "
-                f"{self.compressor.name()} shares no randomness (rand_k with shared = true does)"
+                f"transport {self.transport.name()}: nonces = {self.transport.nonces!r}, but nothing draws on them: "
+                f"compressor {self.compressor.name()} shares no randomness (rand_k with shared = true does)"
+            )
+        if self.encoder.replicates and self.compute.device != "cpu":
+            raise InputError(
+                f"encoder {self.encoder.name()} compares messages bit by bit, which GPUs do not repeat: it needs "
+                f'compute.device = "cpu", got {self.compute.device!r}'
             )
         self.memory.check(self.allocation, self.compressor, dim)
         self.memory.check_encoder(self.encoder, self.allocation)
@@ -202,6 +180,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Raise InputError where rounds without all messages would mean something else than they should."""
         transport = self.transport
         plain = isinstance(self.aggregator, aggregators.Mean) and not self.filters
+        if isinstance(transport, wiring.Sharded):
+            self._check_sharded(transport, ranks)
         if self.encoder.reweighs and not (transport.incomplete and plain):
             parts = " after ".join([self.aggregator.name(), *(item.name() for item in reversed(self.filters))])
             raise InputError(
@@ -211,6 +191,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         missing = [rank for fault in self.faults for rank in fault.ranks if rank >= ranks]
         if missing:
             raise InputError(f"faults name rank {missing[0]}, but there are {ranks} ranks, counted from 0")
+        if not isinstance(transport, wiring.Root):
+            return
         if transport.quickest is not None and transport.quickest > self.devices:
             raise InputError(f"transport quickest = {transport.quickest} is more than the {self.devices} devices")
         if not transport.hurries:
@@ -227,6 +209,28 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"transport with a deadline or quickest: devices with memory {self.memory.name()} would remember "
                 "another round than the server where they were late; use memory none or server_momentum"
             )
+
+    def _check_sharded(self, transport: wiring.Sharded, ranks: int) -> None:
+        """Raise InputError where a part needs whole messages at the server."""
+        if transport.servers is not None and transport.servers > ranks:
+            raise InputError(f"transport sharded: servers = {transport.servers} are more than the {ranks} ranks")
+        if self.encoder.decodes:
+            raise InputError(
+                f"transport sharded: encoder {self.encoder.name()} is decoded from whole messages; use transport root"
+            )
+        if type(self.memory).votes is not memories.Memory.votes:
+            raise InputError(
+                f"transport sharded: memory {self.memory.name()} needs whole messages at the server; use transport root"
+            )
+        for family, part, method in (
+            *(("filter", item, item.apply) for item in self.filters),
+            ("aggregator", self.aggregator, self.aggregator.aggregate),
+        ):
+            if "sums" not in inspect.signature(method).parameters:
+                raise InputError(
+                    f"transport sharded: {family} {part.name()} is for whole votes, its {method.__name__} takes no "
+                    '"sums"; use transport root'
+                )
 
 
 def check_votes(parts: Sequence[filters.Filter], aggregator: aggregators.Aggregator, votes: int) -> None:

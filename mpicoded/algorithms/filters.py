@@ -67,15 +67,22 @@ class NearestNeighborMixing(Filter):
     ) -> Filtered:
         """Mix by one product with the matrix of neighbours."""
         votes = as_floats(votes)
-        mixed = sums.mixed(self.mixing(votes, sums), votes, out)
-        mixed /= self.kept(votes.shape[0])
-        return mixed
+        chosen = self.chosen(votes, sums)
+        if out is None:
+            out = namespace(votes).empty(votes.shape, dtype=votes.dtype, device=votes.device)
+        for piece in sums.pieces(votes.shape[1]):
+            out[:, piece] = self.mixed(chosen, votes[:, piece])
+        return out
 
-    def kept(self, votes: int) -> int:
-        """How many votes are mixed into one."""
-        return votes - self.byzantine
+    def mixed(
+        self, chosen: Float[Array, "filtered votes"], votes: Float[Array, "votes columns"]
+    ) -> Float[Array, "filtered columns"]:
+        """The means of those chosen, of some coordinates: worked in a piece of them, it stays in the cache."""
+        sums = chosen @ votes
+        sums /= votes.shape[0] - self.byzantine
+        return sums
 
-    def mixing(self, votes: Votes, sums: Sums = WHOLE) -> Float[Array, "filtered votes"]:
+    def chosen(self, votes: Votes, sums: Sums = WHOLE) -> Float[Array, "filtered votes"]:
         """Which votes are mixed into each, as 0 and 1; ties go to the lower index."""
         self.check(votes.shape[0])
         votes, xp = as_floats(votes), namespace(votes)
@@ -84,7 +91,7 @@ class NearestNeighborMixing(Filter):
         distances = squared_distances(votes, sums) - xp.eye(count, dtype=votes.dtype, device=votes.device)
         order = xp.argsort(distances, axis=-1, stable=True)
         rank = xp.argsort(order, axis=-1, stable=True)
-        return xp.astype(rank < self.kept(count), votes.dtype)
+        return xp.astype(rank < count - self.byzantine, votes.dtype)
 
     def kappa(self, inner: float | None, votes: int, byzantine: int) -> float | None:
         """8 f/(n - f) (kappa + 1) (Allouah et al. 2023, lemma 1)."""

@@ -6,12 +6,16 @@ subset's samples. Padded samples have weight zero.
 
 Each product is one BLAS call *per subset*, of a shape that depends on the subset alone. A product over all
 of a rank's subsets would be one call, but its sums would change with the number of ranks.
+
+Samples may lie on a GPU (see ``processors``); parameters, targets, weights and ``out`` are where the samples are.
 """
 
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import namespace
 from mpicoded.algorithms.component import Component
 from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
 
@@ -72,19 +76,22 @@ class LinearRegression(Model):
         self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None
     ) -> Float[Array, " subsets"]:
         """Half the weighted squared residuals."""
+        xp = namespace(x)
         residual = (x @ parameters[:, None])[..., 0] - y
-        return 0.5 * np.sum(_weighted(residual * residual, weights), axis=1)
+        return 0.5 * xp.sum(_weighted(residual * residual, weights), axis=1)
 
     def gradients(
         self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None, out: Gradients | None = None
     ) -> Gradients:
         """Weighted residuals times features."""
+        xp = namespace(x)
         if out is None:
-            out = np.empty((len(x), x.shape[2]), parameters.dtype)
+            out = xp.empty((x.shape[0], x.shape[2]), dtype=parameters.dtype, device=x.device)
         residual = _weighted((x @ parameters[:, None])[..., 0] - y, weights)
         if x.shape[1] == 1:
-            return np.multiply(residual, x[:, 0, :], out=out)  # one sample a subset: no product, four times faster
-        np.matmul(residual[:, None, :], x, out=out[:, None, :])
+            _into(out, xp.multiply, residual, x[:, 0, :])  # one sample a subset: no product, four times faster
+        else:
+            _into(out[:, None, :], xp.matmul, residual[:, None, :], x)
         return out
 
 
@@ -107,44 +114,45 @@ class SoftmaxRegression(Model):
         self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None
     ) -> Float[Array, " subsets"]:
         """Weighted cross-entropy."""
-        logits = self._logits(parameters, x)
-        right = np.take_along_axis(logits, y[..., None], axis=-1)[..., 0]
-        normaliser = np.log(np.sum(np.exp(logits), axis=-1))
-        return np.sum(_weighted(normaliser - right, weights), axis=1)
+        xp, logits = namespace(x), self._logits(parameters, x)
+        right = xp.take_along_axis(logits, y[..., None], axis=-1)[..., 0]
+        normaliser = xp.log(xp.sum(xp.exp(logits), axis=-1))
+        return xp.sum(_weighted(normaliser - right, weights), axis=1)
 
     def gradients(
         self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None, out: Gradients | None = None
     ) -> Gradients:
         """Features times (probability - indicator)."""
-        subsets, samples, features = x.shape
+        xp, (subsets, samples, features) = namespace(x), x.shape
         if out is None:
-            out = np.empty((subsets, parameters.size), parameters.dtype)
+            out = xp.empty((subsets, parameters.shape[0]), dtype=parameters.dtype, device=x.device)
         error = self._logits(parameters, x)
         classes = error.shape[-1]
-        np.exp(error, out=error)
-        error /= np.sum(error, axis=-1, keepdims=True)
-        error.reshape(-1, classes)[np.arange(subsets * samples), y.ravel()] -= 1.0
-        error *= np.asarray(1.0 / samples, error.dtype) if weights is None else weights[..., None]
-        matrix = out[:, : features * classes].reshape(subsets, features, classes)
-        np.matmul(np.swapaxes(x, 1, 2), error, out=matrix)
+        _into(error, xp.exp, error)
+        error /= xp.sum(error, axis=-1, keepdims=True)
+        _subtract_one(error, y)
+        error *= 1.0 / samples if weights is None else weights[..., None]
+        matrix = xp.reshape(out[:, : features * classes], (subsets, features, classes))  # a view
+        _into(matrix, xp.matmul, xp.matrix_transpose(x), error)
         if self.intercept:
-            np.sum(error, axis=1, out=out[:, features * classes :])
+            _into(out[:, features * classes :], xp.sum, error, axis=1)
         return out
 
     def correct(self, parameters: Vector, x: Samples, y: Targets) -> Int[Array, "subsets samples"]:
         """1 where the largest logit is the label's."""
-        return (np.argmax(self._logits(parameters, x), axis=-1) == y).astype(np.int64)
+        xp = namespace(x)
+        return xp.astype(xp.argmax(self._logits(parameters, x), axis=-1) == y, xp.int64)
 
     def _logits(
         self, parameters: Float[Array, " dim"], x: Float[Array, "subsets samples features"]
     ) -> Float[Array, "subsets samples classes"]:
         """Logits shifted so that the largest is zero, which keeps the exponentials finite."""
-        features = x.shape[2]
-        classes = parameters.size // (features + self.intercept)
-        logits: Array = x @ parameters[: features * classes].reshape(features, classes)
+        xp, features = namespace(x), x.shape[2]
+        classes = parameters.shape[0] // (features + self.intercept)
+        logits: Array = x @ xp.reshape(parameters[: features * classes], (features, classes))
         if self.intercept:
             logits += parameters[features * classes :]
-        logits -= np.max(logits, axis=-1, keepdims=True)
+        logits -= xp.max(logits, axis=-1, keepdims=True)
         return logits
 
 
@@ -157,6 +165,23 @@ def _weighted(
     else:
         values *= weights
     return values
+
+
+def _into(out: Array, function: Callable[..., Array], *arrays: Array, **options: Any) -> None:
+    """Compute ``out``, in place where the library can: the standard knows no ``out``, NumPy would allocate too much."""
+    if isinstance(out, np.ndarray):
+        function(*arrays, out=out, **options)
+    else:
+        out[...] = function(*arrays, **options)
+
+
+def _subtract_one(error: Float[Array, "subsets samples classes"], labels: Int[Array, "subsets samples"]) -> None:
+    """Subtract 1 at the labels, in place. Without changing single numbers, which the standard cannot, 0 elsewhere."""
+    xp, classes = namespace(error), error.shape[-1]
+    if isinstance(error, np.ndarray):
+        error.reshape(-1, classes)[np.arange(labels.size), labels.ravel()] -= 1.0
+    else:
+        error -= xp.astype(labels[..., None] == xp.arange(classes, device=error.device), error.dtype)
 
 
 Choice = LinearRegression | SoftmaxRegression

@@ -1,7 +1,13 @@
-"""The votes of each coordinate in ascending order, worked in blocks that stay in a core's cache."""
+"""The votes of each coordinate in ascending order, and means of a part of them.
 
-from collections.abc import Callable
-from typing import Any
+Coordinate j of a mean depends on coordinate j of the votes alone, bit for bit: wherever it stands, and whether NumPy
+or a compiled loop works on it, so that slices of the coordinates may be worked anywhere.
+"""
+
+import functools
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import numpy as np
 from array_api_compat import is_numpy_array
@@ -10,6 +16,8 @@ from mpicoded.algorithms.arrays import as_floats, namespace, store
 from mpicoded.algorithms.shapes import Array, Float
 
 _BLOCK_BYTES = 1 << 18  # a block of columns and its sorted copy stay in a core's own cache
+_WORTH_COMPILING = 1 << 19  # numbers; below, a run saves less than loading the compiled loop takes
+_COMPILED = (np.float32, np.float64)
 
 
 def per_coordinate(
@@ -25,15 +33,107 @@ def per_coordinate(
     votes, xp = as_floats(votes), namespace(votes)
     if not is_numpy_array(votes):
         return store(reduce(xp, xp.sort(xp.matrix_transpose(votes), axis=-1)), out)
-    count, dim = votes.shape
     if out is None:
-        out = np.empty(dim, votes.dtype)
+        out = np.empty(votes.shape[1], votes.dtype)
+    for columns, ordered in _blocks(votes):
+        out[columns] = reduce(xp, ordered)
+    return out
+
+
+def middle_mean(
+    votes: Float[Array, "votes dim"], first: int, last: int, out: Float[Array, " dim"] | None = None
+) -> Float[Array, " dim"]:
+    """For each coordinate the mean of the ranks ``first`` to ``last``, counted from zero."""
+    return _mean(votes, first, last, None, out)
+
+
+def nearest_mean(
+    votes: Float[Array, "votes dim"], first: int, last: int, kept: int, out: Float[Array, " dim"] | None = None
+) -> Float[Array, " dim"]:
+    """For each coordinate the mean of the ``kept`` values nearest to what ``middle_mean`` gives.
+
+    Of two values equally near, the smaller.
+    """
+    return _mean(votes, first, last, kept, out)
+
+
+def _mean(votes: Array, first: int, last: int, kept: int | None, out: Array | None) -> Array:
+    votes, xp = as_floats(votes), namespace(votes)
+    if not is_numpy_array(votes):
+        ordered = xp.sort(xp.matrix_transpose(votes), axis=-1)
+        return store(_of_sorted(xp, votes, ordered, first, last, kept), out)
+    votes = _rows_contiguous(votes)
+    if out is None:
+        out = np.empty(votes.shape[1], votes.dtype)
+    middle = _compiled() if votes.size >= _WORTH_COMPILING and votes.dtype in _COMPILED else None
+    if middle is None:
+        for columns, ordered in _blocks(votes):
+            out[columns] = _of_sorted(xp, votes[:, columns], ordered, first, last, kept)
+    elif out.flags.c_contiguous and out.dtype == votes.dtype:
+        middle(votes, first, last, kept or 0, out)
+    else:
+        out[...] = _mean(votes, first, last, kept, None)
+    return out
+
+
+def _blocks(votes: Float[Array, "votes dim"]) -> Iterator[tuple[slice, Float[Array, "columns votes"]]]:
+    """Columns, and their votes in ascending order."""
+    count, dim = votes.shape
     width = max(16, _BLOCK_BYTES // (count * votes.itemsize))
     block = np.empty((min(width, dim), count), votes.dtype)
     for start in range(0, dim, width):
-        stop = min(start + width, dim)
-        part = block[: stop - start]
-        np.copyto(part, votes[:, start:stop].T)
-        part.sort(axis=-1)
-        out[start:stop] = reduce(xp, part)
-    return out
+        columns = slice(start, min(start + width, dim))
+        ordered = block[: columns.stop - start]
+        np.copyto(ordered, votes[:, columns].T)
+        ordered.sort(axis=-1)
+        yield columns, ordered
+
+
+def _of_sorted(xp: Any, votes: Array, ordered: Array, first: int, last: int, kept: int | None) -> Array:
+    """What the compiled loop computes, in the same order."""
+    count = votes.shape[0]
+    low, high = ordered[:, first], ordered[:, last]
+    if last - first < 2:
+        result = low / 2 + high / 2 + 0.0  # never a negative zero, whichever of two zeros was sorted first
+    else:
+        result = _mean_between(xp, votes, low, high, count - 1 - last, last - first + 1)
+    if kept is None:
+        return result
+    too_low = result[:, None] - ordered[:, : count - kept] > ordered[:, kept:] - result[:, None]
+    start = xp.sum(xp.astype(too_low, xp.int64), axis=-1, keepdims=True)
+    low, high = (xp.take_along_axis(ordered, start + place, axis=-1)[:, 0] for place in (0, kept - 1))
+    return _mean_between(xp, votes, low, high, xp.astype(count - kept - start[:, 0], votes.dtype), kept)
+
+
+def _mean_between(xp: Any, votes: Array, low: Array, high: Array, above: Any, kept: int) -> Array:
+    """The mean of the ``kept`` values from ``low`` to ``high``, of which ``above`` others are no smaller than the last.
+
+    low + (sum of min(max(x - low, 0), high - low) - above (high - low)) / kept: no value outside is ever added, so that
+    none can wipe out the digits of those inside, and the order of the sum is that of the votes.
+    """
+    range_ = high - low
+    zero = xp.zeros_like(range_)
+    parts = xp.minimum(xp.maximum(votes - low[None, :], zero[None, :]), range_[None, :])
+    excess = _sum_of_rows(xp, parts) - above * range_
+    return low + xp.maximum(excess, zero) / kept
+
+
+def _sum_of_rows(xp: Any, parts: Array) -> Array:
+    """First to last: NumPy adds a single column up in another order than several."""
+    return xp.sum(parts, axis=0) if parts.shape[1] > 1 else xp.cumulative_sum(parts, axis=0)[-1, :]
+
+
+def _rows_contiguous(votes: Array) -> Array:
+    """The votes, in a copy where a row's numbers are not side by side: sums would have another order."""
+    fits = votes.strides[1] == votes.itemsize and votes.strides[0] % votes.itemsize == 0 and votes.strides[0] > 0
+    return votes if fits else np.ascontiguousarray(votes)
+
+
+@functools.cache
+def _compiled() -> Callable[..., None] | None:
+    """The compiled loop, where numba is installed."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    from mpicoded.kernels.coordinates import middle
+
+    return cast("Callable[..., None]", middle)

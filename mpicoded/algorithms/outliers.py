@@ -54,9 +54,7 @@ def _log(squares: Float[Array, " votes"], zero: float) -> Float[Array, " votes"]
     return np.log(squares + zero + np.finfo(np.float64).tiny)
 
 
-def _along_mean(
-    votes: Float[Array, "votes dim"], kept: Bool[Array, " votes"], sums: Sums
-) -> Float[Array, " votes"]:
+def _along_mean(votes: Float[Array, "votes dim"], kept: Bool[Array, " votes"], sums: Sums) -> Float[Array, " votes"]:
     xp = namespace(votes)
     weights = xp.asarray(kept / np.count_nonzero(kept), dtype=votes.dtype, device=votes.device)
     mean = sums.combine(weights, votes)

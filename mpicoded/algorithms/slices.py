@@ -10,7 +10,7 @@ from functools import lru_cache, reduce
 from itertools import pairwise
 from operator import add
 
-from mpicoded.algorithms.arrays import as_floats, namespace, store
+from mpicoded.algorithms.arrays import as_floats, namespace
 from mpicoded.algorithms.shapes import Array, Float
 
 PARTS = 64
@@ -82,19 +82,6 @@ class Sums:
         chosen = xp.any(xp.arange(votes.shape[0], device=votes.device)[:, None] == kept[None, :], axis=-1)
         weights, count = xp.astype(chosen, votes.dtype), kept.shape[0]
         return self.piecewise(votes.shape[1], lambda piece: (weights @ votes[:, piece]) / count, out)
-
-    def mixed(
-        self, weights: Float[Array, "mixed votes"], votes: Float[Array, "votes columns"], out: Array | None = None
-    ) -> Float[Array, "mixed columns"]:
-        """The votes' sums with several weights."""
-        pieces = self.pieces(votes.shape[1])
-        if len(pieces) == 1:
-            return store(weights @ votes, out)
-        if out is None:
-            out = namespace(votes).empty((weights.shape[0], votes.shape[1]), dtype=votes.dtype, device=votes.device)
-        for piece in pieces:
-            out[:, piece] = weights @ votes[:, piece]
-        return out
 
     def squares(self, votes: Float[Array, "votes columns"]) -> Float[Array, " votes"]:
         """The votes' squared lengths."""

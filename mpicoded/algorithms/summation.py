@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import namespace
 from mpicoded.algorithms.shapes import Array, Float, Int
 
 
@@ -17,8 +18,10 @@ def grid_exponent(largest: float, terms: int) -> int:
 
 
 def partial_sum(terms: Float[Array, "terms dim"], exponent: int) -> Int[Array, " dim"]:
-    """The sum of some of the terms, on the grid."""
-    return np.sum(np.rint(np.ldexp(terms.astype(np.float64, copy=False), exponent)).astype(np.int64), axis=0)
+    """The sum of some of the terms, on the grid; on a GPU where the terms are there."""
+    xp = namespace(terms)
+    on_grid = xp.rint(xp.ldexp(terms.astype(np.float64, copy=False), exponent))  # both are CuPy's, too
+    return xp.sum(on_grid.astype(np.int64), axis=0)
 
 
 def total(partials: Int[Array, "parts dim"], exponent: int) -> Float[Array, " dim"]:

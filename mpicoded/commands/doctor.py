@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 import mpicoded
+from mpicoded.algorithms.processors import gpus, visible
 from mpicoded.commands.launch import environment, find_launcher, is_open_mpi, usable_cores
 from mpicoded.errors import one_line
 from mpicoded.transport.base import Transport
@@ -135,14 +136,24 @@ def _hdf5() -> tuple[bool, str]:
 
 
 def _gpu() -> tuple[bool, str]:
+    driver = _driver()
+    if importlib.util.find_spec("cupy") is None:
+        need = "everything runs on the CPU" if not driver else 'compute.device = "cuda" needs the extra cupy'
+        return True, f"{'no' if driver is None else driver} CUDA device(s); no CuPy: {need}"
+    import cupy
+
+    count, reason = gpus()
+    text = f"{'no' if driver is None else driver} CUDA device(s); CuPy {cupy.__version__} sees {count or 'none'}"
+    return bool(count) or not driver, text + ("" if count else f" ({reason}; {visible()})")
+
+
+def _driver() -> int | None:
+    """How many GPUs the driver counts; None where there is none."""
     library = ctypes.util.find_library("cuda")
     if library is None:
-        return True, "none (no CUDA driver); everything runs on the CPU"
-    count = ctypes.c_int(0)
-    driver = ctypes.CDLL(library)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return True, "a CUDA driver but no usable device; everything runs on the CPU"
-    return True, f"{count.value} CUDA device(s), not used by this version"
+        return None
+    count, driver = ctypes.c_int(0), ctypes.CDLL(library)
+    return 0 if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
 
 
 def _round_trip(transport: Transport) -> str:

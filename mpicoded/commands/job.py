@@ -20,6 +20,7 @@ from mpicoded.training.checkpoint import Keeper
 from mpicoded.training.coding import Coding
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.base import Patience, ServerLost, Transport
+from mpicoded.wiring import Root
 
 
 class Options(NamedTuple):
@@ -94,7 +95,7 @@ class Job:
 
     def fail(self, code: int) -> None:
         """Leave after an error of this rank, which has been said."""
-        if self._watchdog is not None and self._experiment.transport.on_rank_loss == "abort":
+        if self._watchdog is not None and not self._experiment.transport.survives:
             self._watchdog.hush()
         self.transport.fail(code)
 
@@ -122,8 +123,9 @@ class Job:
                 _check_target(self._target, experiment.data.path)
                 if not options.resuming and not options.restart:
                     _check_unfinished(self._target, self._place)
-            if experiment.transport.incomplete:
-                self.transport = transport.patient(experiment.devices, patience(experiment, description.subsets))
+            if isinstance(experiment.transport, Root) and experiment.transport.incomplete:
+                waits = patience(experiment, experiment.transport, description.subsets)
+                self.transport = transport.patient(experiment.devices, waits)
             self._digest = hashlib.sha256((experiment.to_toml() + description.fingerprint()).encode()).hexdigest()
             self._trainer = Trainer(experiment, description, self.transport)
             told = self._digest + (self._go_on(self._trainer) if options.resuming else "")
@@ -184,7 +186,8 @@ class Job:
         if saved.digest != self._digest or saved.round > self._experiment.rounds:
             text = f"checkpoint {self._place} is of another experiment, or its dataset has changed: remove it"
             raise InputError(text)
-        state = checkpoints.load(self._place, *trainer.hosted, self.transport.leads)
+        serves = self.transport.leads or trainer.aggregation.needs_state
+        state = checkpoints.load(self._place, *trainer.hosted, serves)
         if self._lost_before is None:
             self._lost_before = state["lost_ranks"]
         try:
@@ -195,15 +198,14 @@ class Job:
         return f" {saved.round}"
 
 
-def patience(experiment: Experiment, subsets: int) -> Patience:
+def patience(experiment: Experiment, transport: Root, subsets: int) -> Patience:
     """How long the server waits, as the experiment says."""
-    transport = experiment.transport
     waits = transport.hurries and transport.below == "wait"
     return Patience(
         deadline=transport.deadline,
         quickest=transport.quickest,
         fewest=Coding(experiment, subsets).fewest() if waits else 0,
-        survives=transport.on_rank_loss == "continue",
+        survives=transport.survives,
     )
 
 

@@ -74,13 +74,13 @@ def outlives(arguments: argparse.Namespace, overrides: Sequence[str]) -> bool:
             if any("continue" in text for text in (*overrides, Path(arguments.config).read_text())):
                 from mpicoded import configs
 
-                return configs.load(arguments.config, overrides).transport.on_rank_loss == "continue"
+                return configs.load(arguments.config, overrides).transport.survives
     if arguments.command == "resume":
         with suppress(InputError):
             from mpicoded.commands.run import unfinished
 
             found = unfinished(arguments.result)
-            return found is not None and found.transport.on_rank_loss == "continue"
+            return found is not None and found.transport.survives
     return False
 
 

@@ -51,6 +51,8 @@ def plan(config: str, ranks: int | None, overrides: Sequence[str]) -> int:
         "32 MB to work in\nwhere subsets differ in size or mini-batches are drawn\n"
     )
     print(_memory(experiment, description, coding, dim, ranks or 1))
+    if experiment.compute.device != "cpu":
+        print("\nsamples and gradients are in the memory of the rank's GPU, beside a copy of those of one batch")
     return 0
 
 

@@ -57,11 +57,11 @@ def find(path: Path) -> Checkpoint | None:
         return found
 
 
-def load(path: Path, first: int, stop: int, leads: bool) -> dict[str, Any]:
+def load(path: Path, first: int, stop: int, serves: bool) -> dict[str, Any]:
     """The state for a rank that hosts devices first … stop-1: rows of ``devices`` are those of its own.
 
-    ``leads``: whether the rank is the server; the others do not read what only the server needs.
+    ``serves``: whether the rank is the server, or aggregates with it; the others do not read what only servers need.
     """
     with opened(path, "checkpoint") as file:
-        others = () if leads else ("server", "history")
+        others = () if serves else ("server", "history")
         return read_tree(file["state"], {"devices": slice(first, stop)}, checked=True, leave_out=others)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
 from mpicoded.data import layout
@@ -19,6 +20,7 @@ from mpicoded.data.layout import Description
 _WORKSPACE_BYTES = 32 << 20
 _FEW_SIZES = 8  # distinct sizes of subsets that are worked as they are, without padding or copies
 _TEST_BLOCK = 256  # test samples in one pseudo-subset
+_CPU = Processor()
 
 
 class Batch(NamedTuple):
@@ -54,7 +56,7 @@ def test_rows(description: Description, part: int, parts: int) -> Int[Array, " e
 
 
 class Shards:
-    """Some subsets of a dataset, in memory, ascending by number."""
+    """Some subsets of a dataset, in the memory of a processor, ascending by number. Plans are NumPy's."""
 
     def __init__(
         self,
@@ -64,17 +66,22 @@ class Shards:
         y: Shaped[Array, " rows"],
         scale: float,
         exact: bool = False,
+        processor: Processor = _CPU,
     ) -> None:
         self.subsets = subsets
         self.sizes = sizes
         self.starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
-        self.x, self.y = x, y
+        self.processor = processor
+        self.x, self.y = processor.put(x), processor.put(y)
         self.scale = scale
+        self._weight = processor.xp.asarray(scale, dtype=x.dtype)  # the same, as one of x's numbers
         self._padded = np.asarray(sizes) if exact else padded(sizes)
-        self._workspace = np.empty(0, x.dtype)
+        self._workspace = processor.xp.empty(0, dtype=x.dtype)
 
     @classmethod
-    def read(cls, description: Description, subsets: Int[Array, " held"], dtype: Any) -> Self:
+    def read(
+        cls, description: Description, subsets: Int[Array, " held"], dtype: Any, processor: Processor = _CPU
+    ) -> Self:
         """Read the given subsets (ascending) of the training split; neighbours in the file come in one read.
 
         A sample weighs subsets/samples, so that the mean over subsets is the average over all samples.
@@ -89,15 +96,17 @@ class Shards:
         sizes = offsets[1:] - offsets[:-1]
         # The dataset decides, not what this rank holds: products must have the same shapes on any number of ranks.
         exact = len(np.unique(sizes)) <= _FEW_SIZES
-        return cls(subsets, sizes[subsets], x, y, description.subsets / description.samples, exact)
+        return cls(subsets, sizes[subsets], x, y, description.subsets / description.samples, exact, processor)
 
     @classmethod
-    def read_test(cls, description: Description, part: int, parts: int, dtype: Any) -> Self:
+    def read_test(
+        cls, description: Description, part: int, parts: int, dtype: Any, processor: Processor = _CPU
+    ) -> Self:
         """Read one rank's part of the test split, cut into pseudo-subsets of fixed size."""
         edges = test_rows(description, part, parts)
         runs = [(int(edges[0]), int(edges[-1]))] if len(edges) > 1 else []
         x, y = layout.read_rows(description, "test/", runs, dtype)
-        return cls(edges[:-1] // _TEST_BLOCK, np.diff(edges), x, y, 1.0)
+        return cls(edges[:-1] // _TEST_BLOCK, np.diff(edges), x, y, 1.0, processor=processor)
 
     @property
     def nbytes(self) -> int:
@@ -128,33 +137,34 @@ class Shards:
         A mini-batch is drawn with replacement, from a stream of the subset's own. A batch may lie in a workspace that
         the next one overwrites.
         """
+        xp, put = self.processor.xp, self.processor.put
         for slots, samples in work.chunks:
             places = work.places[slots]
             if streams is not None:
                 draws = streams.of(self.subsets[places]).uniform("mini_batch", samples)
                 offsets = (draws * self.sizes[places, None]).astype(np.int64)
                 weights = ((self.scale / samples) * self.sizes[places, None]).astype(self.x.dtype)
-                yield Batch(slots, *self._gather(places, offsets), np.broadcast_to(weights, offsets.shape))
+                yield Batch(slots, *self._gather(places, put(offsets)), xp.broadcast_to(put(weights), offsets.shape))
             else:
                 yield Batch(slots, *self._whole(places, samples))
 
     def _whole(self, places: Array, samples: int) -> tuple[Array, Array, Array]:
-        count, features = len(places), self.x.shape[1]
+        count, features, xp = len(places), self.x.shape[1], self.processor.xp
         sizes, first = self.sizes[places], int(self.starts[places[0]])
         if (sizes == samples).all() and (places[1:] - places[:-1] == 1).all():  # they lie side by side: no copy
             rows = slice(first, first + count * samples)
             x, y = self.x[rows].reshape(count, samples, features), self.y[rows].reshape(count, samples)
-            return x, y, np.broadcast_to(self.x.dtype.type(self.scale), (count, samples))
-        column = np.arange(samples)
-        x, y = self._gather(places, np.minimum(column, sizes[:, None] - 1))
-        return x, y, (self.scale * (column < sizes[:, None])).astype(self.x.dtype)
+            return x, y, xp.broadcast_to(self._weight, (count, samples))
+        column, lengths = xp.arange(samples), self.processor.put(sizes[:, None])
+        x, y = self._gather(places, xp.minimum(column, lengths - 1))
+        return x, y, (self.scale * (column < lengths)).astype(self.x.dtype)
 
     def _gather(self, places: Array, offsets: Array) -> tuple[Array, Array]:
         """Copy rows (by their offset in each subset) into the workspace."""
-        rows = (self.starts[places, None] + offsets).ravel()
+        rows = (self.processor.put(self.starts[places, None]) + offsets).ravel()
         features = self.x.shape[1]
         if self._workspace.size < rows.size * features:
-            self._workspace = np.empty(rows.size * features, self.x.dtype)
+            self._workspace = self.processor.xp.empty(rows.size * features, dtype=self.x.dtype)
         x = self._workspace[: rows.size * features].reshape(rows.size, features)
-        np.take(self.x, rows, axis=0, out=x, mode="clip")
+        self.processor.take(self.x, rows, x)
         return x.reshape(*offsets.shape, features), self.y[rows].reshape(offsets.shape)

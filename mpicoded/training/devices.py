@@ -1,10 +1,14 @@
-"""What the devices of one rank compute: gradients of their subsets, encoded."""
+"""What the devices of one rank compute: gradients of their subsets, encoded.
+
+Both are done where the samples are, on the CPU or a GPU; plans and messages are NumPy's.
+"""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mpicoded.algorithms.models import Model
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Float, Int
 from mpicoded.data.shards import Shards, Work
@@ -15,12 +19,13 @@ from mpicoded.training.coding import Coding
 
 
 class Gradients:
-    """Gradients of a rank's subsets, each computed once, in a buffer that is allocated once."""
+    """Gradients of a rank's subsets, each computed once, in a buffer that is allocated once, where the samples are."""
 
     def __init__(self, model: Model, shards: Shards, dim: int, classes: int) -> None:
         self.model, self.classes, self.shards = model, classes, shards
+        self.processor = shards.processor
         self._dim = dim
-        self._buffer = np.empty((len(shards.subsets), dim), shards.x.dtype)
+        self._buffer = self.processor.xp.empty((len(shards.subsets), dim), dtype=shards.x.dtype)
 
     def of(self, shards: Shards) -> "Gradients":
         """The same of other subsets."""
@@ -31,7 +36,7 @@ class Gradients:
     ) -> Float[Array, "subsets dim"]:
         """The gradients of the planned subsets, in the plan's order. Empty subsets have gradient zero.
 
-        ``wrong``: on wrong targets, as a device of the attack ``label_flip`` does.
+        The parameters are where the samples are. ``wrong``: on wrong targets, as a device of ``label_flip`` does.
         """
         out = self._buffer[: len(work.subsets)]
         filled = 0
@@ -48,6 +53,7 @@ class Plan(NamedTuple):
 
     work: Work  # the subsets to compute
     weights: Any  # csr_array (messages, those subsets): how they are combined
+    matrix: Any  # the same where the gradients are
     keys: Int[Array, " messages"]  # what the messages say, see Code
     draws: bool  # mini-batches
 
@@ -86,14 +92,16 @@ class Devices:
 
         ``wrong``: on wrong targets; ``spoiled``: some with another gradient of one subset.
         """
+        processor = self._gradients.processor
         with self._clock.phase("compute"):
             streams = Streams(self._experiment.seed, round) if plan.draws else None
-            gradients = self._gradients.compute(parameters, plan.work, streams, wrong)
+            gradients = self._gradients.compute(processor.put(parameters), plan.work, streams, wrong)
+            processor.wait()
         with self._clock.phase("encode"):
-            messages: Array = plan.weights @ gradients
+            messages = plan.matrix @ gradients
             if spoiled is not None:
-                _spoil(messages, plan, gradients, spoiled)
-        return messages
+                _spoil(messages, plan, gradients, spoiled, processor)
+            return processor.fetch(messages)
 
     def _new_plan(self, round: int, draws: bool) -> Plan:
         experiment, assignment = self._experiment, self._coding.assignment(round)
@@ -109,12 +117,14 @@ class Devices:
             (weights.data.astype(dtype, copy=False), row[weights.indices], weights.indptr),
             shape=(weights.shape[0], len(wanted)),
         )
-        return Plan(work, weights, code.keys, draws)
+        return Plan(work, weights, self._gradients.processor.matrix(weights), code.keys, draws)
 
 
-def _spoil(messages: Array, plan: Plan, gradients: Float[Array, "subsets dim"], spoiled: Spoiled) -> None:
+def _spoil(
+    messages: Array, plan: Plan, gradients: Float[Array, "subsets dim"], spoiled: Spoiled, processor: Processor
+) -> None:
     """Add what a factor on the subset's gradient changes in the attackers' messages."""
     row = np.flatnonzero(plan.work.subsets == spoiled.subset)
     if len(row):
-        weights = plan.weights[:, row].toarray()[:, 0] * spoiled.messages
-        messages += np.multiply.outer((spoiled.factor - 1) * weights, gradients[row[0]]).astype(messages.dtype)
+        weights = (spoiled.factor - 1) * (plan.weights[:, row].toarray()[:, 0] * spoiled.messages)
+        messages += processor.put(weights)[:, None] * gradients[int(row[0])]

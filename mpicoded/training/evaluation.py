@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import namespace
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.algorithms.summation import grid_exponent, partial_sum, total
 from mpicoded.data.layout import Description
@@ -36,7 +37,7 @@ class Evaluator:
         holders: Bool[Array, "ranks subsets"],
         test: Shards | None,
     ) -> None:
-        self._transport, self._description = transport, description
+        self._transport, self._description, self._processor = transport, description, gradients.processor
         self._gradients, self._holders, self._test = gradients, holders, test
         self._tested = test  # those that are there share the whole of it
         self._split_among = np.zeros(0, bool)
@@ -47,7 +48,8 @@ class Evaluator:
     def losses(self, round: int, parameters: Float[Array, " dim"], extra: Float[Array, " numbers"]) -> Measured | None:
         """Everything but the norm, at the server; ``extra`` numbers of each rank travel with it. An order's work."""
         self._split()
-        largest = [np.max(np.abs(found), initial=0.0) for found in self._gradients_at(round, parameters)]
+        parameters = self._processor.put(parameters)
+        largest = [_largest(found) for found in self._gradients_at(round, parameters)]
         correct, samples = self._correct(parameters)
         told = np.concatenate([[np.max(largest), correct, samples], extra])
         row = np.concatenate([self._own_losses(parameters), told])
@@ -72,8 +74,8 @@ class Evaluator:
     def gradient_norm(self, round: int, parameters: Float[Array, " dim"], exponent: int) -> float | None:
         """||grad F||, at the server. An order's work."""
         self._split()
-        sums = [partial_sum(found, exponent) for found in self._gradients_at(round, parameters)]
-        mine = np.sum(sums, axis=0)[None, :]
+        found = self._gradients_at(round, self._processor.put(parameters))
+        mine = np.sum([self._processor.fetch(partial_sum(part, exponent)) for part in found], axis=0)[None, :]
         partials = self._transport.collect(mine, self._transport.present.astype(np.int64))
         if partials is None:
             return None
@@ -90,15 +92,16 @@ class Evaluator:
         own = np.isin(mine, self._gradients.shards.subsets)
         self._parts = [(self._gradients, self._gradients.shards.work(mine[own]))]
         if not own.all():
-            read = self._gradients.of(Shards.read(self._description, mine[~own], self._gradients.shards.x.dtype))
+            dtype = self._gradients.shards.x.dtype
+            read = self._gradients.of(Shards.read(self._description, mine[~own], dtype, self._processor))
             self._parts.append((read, read.shards.work(mine[~own])))
         self._order = np.argsort(np.concatenate([work.subsets for _, work in self._parts]))
         self._counts = np.bincount(evaluator, minlength=len(present))
         self._subset_of_row = np.argsort(evaluator, kind="stable")  # rank by rank, ascending within each
         if self._test is not None:
             dtype, place = self._test.x.dtype, int(np.count_nonzero(present[: self._transport.rank]))
-            every = len(there) == len(present)
-            self._tested = self._test if every else Shards.read_test(self._description, place, len(there), dtype)
+            words = self._description, place, len(there), dtype, self._processor
+            self._tested = self._test if len(there) == len(present) else Shards.read_test(*words)
         self._split_among, self._round = present.copy(), -1
 
     def _gradients_at(self, round: int, parameters: Float[Array, " dim"]) -> list[Float[Array, "mine dim"]]:
@@ -114,7 +117,8 @@ class Evaluator:
         for found, work in self._parts:
             mine = np.zeros(len(work.subsets))
             for batch in found.shards.batches(work):
-                mine[batch.slots] = found.model.losses(parameters, batch.x, batch.y, batch.weights)
+                losses = found.model.losses(parameters, batch.x, batch.y, batch.weights)
+                mine[batch.slots] = self._processor.fetch(losses)
             parts.append(mine)
         return np.asarray(np.concatenate(parts)[self._order])
 
@@ -125,5 +129,11 @@ class Evaluator:
         correct, tested = 0, self._tested
         for batch in tested.batches(tested.work(tested.subsets)):
             right = self._gradients.model.correct(parameters, batch.x, batch.y)
-            correct += int(np.sum(right * (batch.weights > 0), dtype=np.int64))
+            correct += int(self._processor.xp.sum(right * (batch.weights > 0)))
         return correct, len(tested.y)
+
+
+def _largest(gradients: Float[Array, "subsets dim"]) -> float:
+    """The largest of their numbers in size; not a number where one of them is none."""
+    xp = namespace(gradients)
+    return float(xp.max(xp.abs(gradients))) if gradients.size else 0.0

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpicoded.algorithms.memories import Turn
+from mpicoded.algorithms.processors import processor
 from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.data.layout import Description
@@ -25,6 +26,7 @@ from mpicoded.data.shards import Shards
 from mpicoded.errors import RunError
 from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Adversary
+from mpicoded.training.aggregation import aggregation
 from mpicoded.training.checkpoint import Keeper, Wish
 from mpicoded.training.clock import PHASES, Clock
 from mpicoded.training.coding import Coding
@@ -35,9 +37,9 @@ from mpicoded.training.history import History
 from mpicoded.training.links import Downlink, Uplink
 from mpicoded.training.mishaps import Mishaps
 from mpicoded.training.placement import placement
-from mpicoded.training.server import Server
 from mpicoded.training.tolerance import Estimate
 from mpicoded.transport.base import Kind, Loss, Order, RanksMissing, Transport, block, block_sizes, devices_on
+from mpicoded.transport.launched import local_rank
 
 _MEMORY = ("shards", "peak")
 
@@ -65,10 +67,11 @@ class Trainer:
         self.hosted = first, stop = block(experiment.devices, transport.rank, transport.size)
         dtype = np.dtype(experiment.compute.dtype)
         holders, held = placement(experiment, description, transport.size)
-        shards = Shards.read(description, np.flatnonzero(held[transport.rank]), dtype)
+        where = processor(experiment.compute.device, local_rank())
+        shards = Shards.read(description, np.flatnonzero(held[transport.rank]), dtype, where)
         test = None
         if description.test_samples and experiment.model.task == "classification":
-            test = Shards.read_test(description, transport.rank, transport.size, dtype)
+            test = Shards.read_test(description, transport.rank, transport.size, dtype, where)
         dim = experiment.model.dim(description.features, description.classes)
         self.parameters = experiment.model.initial(
             description.features, description.classes, generator(experiment.seed, "initial")
@@ -81,7 +84,8 @@ class Trainer:
         adversary = Adversary(experiment, transport, coding, dim, dtype)
         self._mishaps = Mishaps(experiment, transport.rank, self.clock)
         self.uplink = Uplink(experiment, transport, coding, adversary, self._mishaps, dim, self.clock)
-        self.server = Server(experiment, self.parameters, coding, self.clock) if transport.leads else None
+        self.aggregation = aggregation(experiment, transport, coding, self.parameters, self.clock)
+        self.server = self.aggregation.server
         self._total = coding.each * experiment.devices
         self._told_before = np.zeros(dim if experiment.memory.looks_back else 0, dtype)
         self._shard_bytes = shards.nbytes + (test.nbytes if test is not None else 0)
@@ -177,7 +181,7 @@ class Trainer:
         devices = self._order(Kind.STATE)
         return {
             "parameters": self.parameters,
-            "server": self.server.state(self._told()),
+            "server": self.aggregation.state(self._told()),
             "devices": devices,
             "told_before": self._told_before,
             "history": self.history.state(seconds),
@@ -189,8 +193,9 @@ class Trainer:
         self.parameters[:] = state["parameters"]
         self.uplink.restore(state["devices"])
         self._told_before[:] = state["told_before"]
+        if "server" in state:
+            self.aggregation.restore(state["server"])
         if self.server is not None:
-            self.server.restore(state["server"])
             self.history.restore(state["history"])
 
     def _round(self, round: int) -> None:
@@ -223,12 +228,8 @@ class Trainer:
             self._told_before[...] = parameters
         self._mishaps.delay(round, perf_counter() - before_work)
         records, sent = self.uplink.pack(messages, before, plan.keys, turn, nonce)
-        with self.clock.phase("gather"):
-            gathered = self.transport.gather(records, round, self.experiment.devices, sent)
-        if self.server is not None and gathered is not None:
-            up = int(gathered.arrived.sum()) * gathered.records.itemsize
-            self.history.count(up, int(self._told().sum()) * self.downlink.nbytes, self.downlink.saturated)
-            self.server.step(gathered, turn, nonce)
+        up = self.aggregation.round(records, sent, turn, nonce)
+        self.history.count(up, int(self._told().sum()) * self.downlink.nbytes, self.downlink.saturated)
 
     def _turn(self, round: int) -> Turn:
         experiment = self.experiment

@@ -10,6 +10,7 @@ from mpicoded.algorithms.encoders import Decoded, proven
 from mpicoded.algorithms.filters import Filter
 from mpicoded.algorithms.outliers import outlying
 from mpicoded.algorithms.shapes import Array, Bool, Float
+from mpicoded.algorithms.slices import WHOLE, Sums
 from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment, check_votes
 from mpicoded.training.coding import Coding
@@ -33,8 +34,9 @@ class Tolerance:
     what the devices can have corrupted of which it is proven that they lied.
     """
 
-    def __init__(self, experiment: Experiment, coding: Coding) -> None:
+    def __init__(self, experiment: Experiment, coding: Coding, sums: Sums = WHOLE) -> None:
         self._experiment, self._coding, self._estimates = experiment, coding, experiment.estimates
+        self._sums = sums
         self.notes: list[Estimate] = []  # a round each, where anything is estimated or can be proven
         self._parts: dict[int, tuple[tuple[Filter, ...], Aggregator]] = {}
         self._recent: deque[int] = deque(maxlen=_WINDOW)
@@ -89,7 +91,7 @@ class Tolerance:
 
     def _count(self, votes: Float[Array, "votes dim"], usable: Bool[Array, " messages"]) -> int:
         known = np.ones(len(votes), bool) if self._experiment.encoder.decodes else usable
-        return int(np.count_nonzero(outlying(votes, known)))
+        return int(np.count_nonzero(outlying(votes, known, self._sums)))
 
     def _contradicted(self, decoded: Decoded) -> int:
         """How many devices must have lied; with fixed identities, in any round so far."""

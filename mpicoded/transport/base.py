@@ -107,6 +107,16 @@ class Transport(Protocol):
         Those of a rank that dies meanwhile are zero.
         """
 
+    def exchange(self, rows: Array, counts: Array, edges: Array, out: Array) -> None:
+        """Give each rank its columns of everyone's rows, in ``out``, rank by rank.
+
+        (counts[r], dim) rows come from rank r, and columns edges[r] … edges[r + 1] - 1 go there. Only where nobody can
+        be late or lost.
+        """
+
+    def lowest(self, count: int) -> "Transport | None":
+        """The so many lowest ranks by themselves, None on the others. All ranks must call it."""
+
     def collect(self, rows: Array, counts: Array) -> Array | None:
         """Bring the rows of all ranks to the server, rank by rank; counts[r] rows come from rank r.
 

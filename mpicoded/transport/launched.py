@@ -11,6 +11,16 @@ _LAUNCHERS = (
     ("FLUX_JOB_SIZE", "FLUX_TASK_RANK"),
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),  # srun
 )
+# The rank's number on its host. srun's comes last: it is also told to those that start the ranks of other launchers.
+_LOCAL_RANKS = (
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",  # MPICH, Intel MPI
+    "PMI_LOCAL_RANK",
+    "MV2_COMM_WORLD_LOCAL_RANK",
+    "PALS_LOCAL_RANKID",
+    "FLUX_TASK_LOCAL_ID",
+    "SLURM_LOCALID",
+)
 
 
 def launched() -> tuple[int, int] | None:
@@ -19,3 +29,8 @@ def launched() -> tuple[int, int] | None:
         if os.environ.get(size, "").isdigit() and os.environ.get(rank, "").isdigit():
             return int(os.environ[size]), int(os.environ[rank])
     return None
+
+
+def local_rank() -> int:
+    """This process's number among those on its host, as the launcher says; 0 where none says it."""
+    return next((int(told) for name in _LOCAL_RANKS if (told := os.environ.get(name, "")).isdigit()), 0)

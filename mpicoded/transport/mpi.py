@@ -44,6 +44,11 @@ except RuntimeError as error:  # mpi4py is there, an MPI library is not
 _LARGEST = 1 << 30  # bytes of one MPI item; larger ones are made of several
 
 
+def _at(displacement: int, item: Any) -> Any:
+    """The item, so many bytes from where the buffer begins."""
+    return MPI.Datatype.Create_struct([1], [displacement], [item]).Commit()
+
+
 def library_version() -> str:
     """Name and version of the MPI library, short."""
     first_line = MPI.Get_library_version().split("\n")[0].rstrip("\x00")
@@ -69,6 +74,7 @@ class MpiTransport:
         self._received = np.empty(0, np.uint8)
         self._dense = np.empty(0, np.uint8)  # as many records as were sent, where some devices were silent
         self._types: dict[int, Any] = {}
+        self._columns: tuple[Any, Any, Any, Any, Any] | None = None  # of the last exchange, which is as the next one
 
     def tell(self, order: Order) -> None:
         """A Bcast of the order."""
@@ -132,6 +138,42 @@ class MpiTransport:
         starts = np.cumsum(counts) - counts
         self._comm.Allgatherv([rows, len(rows), row], [out, (counts, starts), row])
         return out[:total]
+
+    def exchange(self, rows: Array, counts: Array, edges: Array, out: Array) -> None:
+        """An Alltoallw of strided columns, which are not packed before; a rank's own are copied."""
+        me, starts = self.rank, np.cumsum(counts) - counts
+        out[starts[me] : starts[me] + counts[me]] = rows[:, edges[me] : edges[me + 1]]
+        key = rows.shape, rows.itemsize, edges.tobytes(), counts.tobytes()
+        if self._columns is None or self._columns[0] != key:
+            self._columns = key, *self._column_types(rows, counts, edges)
+        _, sends, sent, takes, taken = self._columns
+        none = [0] * self.size
+        self._comm.Alltoallw([rows, (sends, none), sent], [out, (takes, none), taken])
+
+    def _column_types(self, rows: Array, counts: Array, edges: Array) -> tuple[Any, Any, Any, Any]:
+        """For each rank: whether it gets something, as what type, and whether something comes from it, as what type.
+
+        Where that lies is part of the types, since a displacement of bytes would not fit MPI's int.
+        """
+        number, width, me = self._item_type(rows.itemsize), np.diff(edges), self.rank
+        away = np.arange(self.size) != me
+        sends, takes = away & (width > 0) & (counts[me] > 0), away & (counts > 0) & (width[me] > 0)
+        sent = [
+            _at(int(edges[r]) * rows.itemsize, number.Create_vector(len(rows), int(width[r]), rows.shape[1]))
+            for r in range(self.size)
+        ]
+        line, starts = number.Create_contiguous(int(width[me])), np.cumsum(counts) - counts
+        taken = [
+            _at(int(starts[r] * width[me]) * rows.itemsize, line.Create_contiguous(int(counts[r])))
+            for r in range(self.size)
+        ]
+        return sends.astype(int), sent, takes.astype(int), taken
+
+    def lowest(self, count: int) -> Transport | None:
+        """A communicator of their own."""
+        there = self.rank < count
+        comm = self._comm.Split(0 if there else MPI.UNDEFINED, self.rank)
+        return MpiTransport(comm, private=True) if there else None
 
     def collect(self, rows: Array, counts: Array) -> Array | None:
         """A Gatherv of rows."""

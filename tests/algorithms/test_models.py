@@ -2,6 +2,7 @@
 
 import math
 
+import array_api_strict
 import numpy as np
 import pytest
 
@@ -183,6 +184,38 @@ def test_precision_is_kept_and_out_is_returned(part, samples):
     assert part.losses(parameters, x, y, weights).dtype == np.float32
     exact = part.gradients(*(np.asarray(a, float) for a in (parameters, x)), y, weights.astype(float))
     np.testing.assert_allclose(out, exact, rtol=1e-3, atol=1e-4)
+
+
+GPU = array_api_strict.Device("device1")  # whose arrays NumPy cannot read
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("samples", [1, 5])
+@each(MODELS)
+def test_other_array_libraries_get_the_same_result(part, samples, dtype, weighted):
+    """By the array API standard alone, so that samples may lie on a GPU."""
+    numbers = problem(part, samples=samples, dtype=dtype)
+    parameters, x, y, _weights = strict = [array_api_strict.asarray(a.copy(), device=GPU) for a in numbers]
+    words = strict if weighted else strict[:3]
+    expected = numbers if weighted else numbers[:3]
+    results = {"losses": part.losses(*words), "gradients": part.gradients(*words)}
+    out = array_api_strict.zeros(results["gradients"].shape, dtype=parameters.dtype, device=GPU)
+    assert part.gradients(*words, out=out) is out
+    tolerance = 1e-6 if dtype is np.float32 else 1e-13
+    cpu = array_api_strict.Device("CPU_DEVICE")
+    for name, result in results.items():
+        assert (result.dtype, result.device) == (parameters.dtype, GPU)
+        found = np.asarray(result.to_device(cpu))
+        np.testing.assert_allclose(found, getattr(part, name)(*expected), rtol=tolerance, atol=tolerance)
+    np.testing.assert_array_equal(np.asarray(out.to_device(cpu)), np.asarray(results["gradients"].to_device(cpu)))
+    wrong = part.wrong_targets(y, CLASSES)
+    np.testing.assert_array_equal(np.asarray(wrong.to_device(cpu)), part.wrong_targets(numbers[2], CLASSES))
+    if part.task == "classification":
+        right = part.correct(parameters, x, y)
+        np.testing.assert_array_equal(np.asarray(right.to_device(cpu)), part.correct(*numbers[:3]))
+    for array, before in zip(strict, numbers, strict=True):
+        np.testing.assert_array_equal(np.asarray(array.to_device(cpu)), before)
 
 
 @each(MODELS)

@@ -80,7 +80,7 @@ def test_mean_around_median_takes_the_smaller_of_two_values_as_near():
 
 def test_mean_around_median_without_byzantine_votes_is_the_mean():
     votes = draw((6, 3))
-    np.testing.assert_allclose(MeanAroundMedian(byzantine=0).aggregate(votes), votes.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(MeanAroundMedian(byzantine=0).aggregate(votes), votes.mean(axis=0), atol=1e-14)
 
 
 # --- minimum diameter

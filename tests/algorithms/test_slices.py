@@ -11,6 +11,7 @@ from mpicoded.algorithms import aggregators, filters
 from mpicoded.algorithms.outliers import outlying
 from mpicoded.algorithms.slices import PARTS, WHOLE, Sums, part_edges, squared_distances
 from mpicoded.training.suspicion import Suspicion
+
 from .building import each, family
 
 DIM, BYZANTINE = 40_011, 3

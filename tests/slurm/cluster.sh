@@ -5,11 +5,12 @@
 #   cluster.sh stop    end what the start with the same SLURM_TEST_DIR has started
 #
 #   SLURM_TEST_DIR     where everything lies: state, logs, keys (start's default: a new folder, printed)
-#   NODES=2  CPUS=4    nodes n1, n2, ... and the CPUs that each pretends to have
+#   NODES=2  CPUS=4  GPUS=4    nodes n1, n2, ... and the CPUs and GPUs that each pretends to have
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 nodes=${NODES:-2}
 cpus=${CPUS:-4}
+gpus=${GPUS:-4}
 
 die() { echo "cluster.sh: $*" >&2; exit 1; }
 
@@ -57,7 +58,7 @@ configure() {
   mkdir -p "$dir"/{state,log,munge}
   chmod 711 "$dir" "$dir/munge" # munged insists that anyone can reach its socket
   (umask 077 && head -c 128 /dev/urandom > "$dir/munge/key")
-  sed "s#@DIR@#$dir#; s#@HOST@#$host#; s#@PORT@#$port#; s#@CPUS@#$cpus#g" "$here/slurm.conf.in" \
+  sed "s#@DIR@#$dir#; s#@HOST@#$host#; s#@PORT@#$port#; s#@CPUS@#$cpus#g; s#@GPUS@#$gpus#" "$here/slurm.conf.in" \
     > "$dir/slurm.conf"
   { echo "127.0.0.1 $host"; grep -v "^127.0.1.1" /etc/hosts; } > "$dir/hosts"
   for i in $(seq "$nodes"); do
@@ -65,6 +66,9 @@ configure() {
     echo "NodeName=n$i NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + i))" >> "$dir/slurm.conf"
     echo "127.0.0.1 n$i" >> "$dir/hosts"
   done
+  mkdir -p "$dir/gpus"
+  for i in $(seq 0 $((gpus - 1))); do ln -sf /dev/null "$dir/gpus/gpu$i"; done # a device, as SLURM insists
+  echo "NodeName=n[1-$nodes] Name=gpu File=$dir/gpus/gpu[0-$((gpus - 1))]" > "$dir/gres.conf"
   echo "PartitionName=all Nodes=ALL Default=YES" >> "$dir/slurm.conf"
 }
 

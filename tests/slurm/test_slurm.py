@@ -42,6 +42,14 @@ JOBS = {
     "misspelt": ({}, ["--aggregator.byzantin", "3"]),
 }
 
+STANDIN = {"PYTHONPATH": str(ROOT / "tests/training/standin"), "STANDIN_SAYS": "1"}  # for CuPy
+GPU_JOBS = {  # variables, sbatch's options, words
+    "as it is": ({}, [], []),
+    "on the CPU": ({}, [], ["--compute.device", "cpu"]),
+    "mpirun": (STANDIN, [], []),
+    "a GPU for each task": (STANDIN | {"LAUNCH": "srun"}, ["--gres=none", "--gpus-per-task=1"], []),
+}
+
 
 class Job(NamedTuple):
     """A job that has ended."""
@@ -122,6 +130,47 @@ def test_bad_config_is_one_line_and_a_failed_job(jobs: dict[str, Job]) -> None:
     assert "byzantin" in line
     assert "Traceback" not in job.output
     assert not job.result.exists()
+
+
+@pytest.fixture(scope="module")
+def gpu_jobs(environment: dict[str, str], folder: Path) -> dict[str, Job]:
+    """Jobs of the script for GPUs, which SLURM gives out as if the nodes had them."""
+    numbers = {}
+    for name, (variables, options, words) in GPU_JOBS.items():
+        words = [*options, "slurm/gpu.sbatch", CONFIG, "--rounds", "50", *words]
+        numbers[name] = _submit(folder, environment | variables, *words)
+    return {name: _ended(number, folder, environment) for name, number in numbers.items()}
+
+
+@pytest.mark.parametrize(("name", "shown"), [("mpirun", "2"), ("a GPU for each task", "1")])
+def test_each_rank_gets_a_gpu_of_its_own(name: str, shown: str, gpu_jobs: dict[str, Job], folder: Path) -> None:
+    job = gpu_jobs[name]
+    assert job.exit_code == 0, job.output
+    taken = re.findall(r"GPU (\d) of (\w+), which shows (\d)", job.output)
+    assert len(set(taken)) == len(taken) == 4, job.output
+    assert sorted(node for _, node, _ in taken) == ["n1", "n1", "n2", "n2"]
+    assert {count for _, _, count in taken} == {shown}
+    ours, alone = load_results(job.result), load_results(folder / "alone.h5")
+    assert ours.experiment["compute"]["device"] == "cuda"
+    np.testing.assert_allclose(ours.history["loss"], alone.history["loss"], rtol=1e-9)
+    np.testing.assert_allclose(ours.parameters, alone.parameters, rtol=1e-9)
+
+
+def test_where_there_is_no_gpu_one_line_says_so(gpu_jobs: dict[str, Job]) -> None:
+    job = gpu_jobs["as it is"]
+    assert job.exit_code == 2, job.output
+    (line,) = [line for line in job.output.splitlines() if "mpicoded: error" in line]
+    assert re.match(r'mpicoded: error: compute.device = "cuda"(: no GPU is visible| needs CuPy)', line)
+    assert "Traceback" not in job.output
+    assert not job.result.exists()
+
+
+def test_a_word_to_the_script_for_gpus_has_it_run_on_the_cpu(gpu_jobs: dict[str, Job], folder: Path) -> None:
+    job = gpu_jobs["on the CPU"]
+    assert job.exit_code == 0, job.output
+    ours, alone = load_results(job.result), load_results(folder / "alone.h5")
+    assert ours.experiment["compute"]["device"] == "cpu"
+    np.testing.assert_array_equal(ours.parameters, alone.parameters)
 
 
 def test_srun_without_the_mpi_plugin_is_refused(environment: dict[str, str], folder: Path) -> None:

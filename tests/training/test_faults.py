@@ -141,7 +141,7 @@ def test_devices_and_server_remember_the_same_whatever_was_sent(path):
             allocation={"name": "balanced", "redundancy": 5},
             identities="resampled",
         )
-        state = trainer.server._memory[0]
+        state = trainer.aggregation.receiver.memory[0]
         np.testing.assert_array_equal(trainer.uplink._state[0], state, err_msg=f"{attack} {compressor}")
         assert np.isfinite(state).all()
         assert state.any(axis=1).sum() > 15
@@ -190,12 +190,12 @@ def test_a_memory_that_lies_have_made_too_long_starts_anew(path):
         allocation={"name": "balanced", "redundancy": 5},
     )
     limit = np.sqrt(np.finfo(float).max / (16 * 20)) / 2
-    trainer.server._memory[0, 7] = trainer.uplink._state[0, 7] = limit
+    trainer.aggregation.receiver.memory[0, 7] = trainer.uplink._state[0, 7] = limit
     before = trainer.server.faults.bad.sum()
     for round in range(1, 40):
         trainer._round(round)
-    np.testing.assert_array_equal(trainer.uplink._state, trainer.server._memory)
-    assert np.abs(trainer.server._memory[0, 7]).max() < 1e6
+    np.testing.assert_array_equal(trainer.uplink._state, trainer.aggregation.receiver.memory)
+    assert np.abs(trainer.aggregation.receiver.memory[0, 7]).max() < 1e6
     assert trainer.server.faults.bad.sum() - before <= 2
 
 

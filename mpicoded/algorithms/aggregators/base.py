@@ -19,6 +19,8 @@ class Aggregator(VotesTaker):
     """(a, b): to stand f Byzantine votes the rule needs a f + b votes."""
     proven: ClassVar[str] = "none in the literature"
     """kappa."""
+    coordinatewise: ClassVar[bool] = False
+    """Whether each coordinate of the result depends on that of the votes alone: the votes can be worked in pieces."""
     told: ClassVar[bool] = False
     """Whether the server tells it who is honest, and gives it their messages alone: no server of real devices can."""
 
@@ -82,6 +84,7 @@ class Mean(Aggregator):
 
     source: ClassVar[str] = "baseline"
     acronym: ClassVar[str] = "VA, MA; SGC-DL"
+    coordinatewise: ClassVar[bool] = True
     proven: ClassVar[str] = "unbounded"
     cost: ClassVar[str] = "n dim"
 

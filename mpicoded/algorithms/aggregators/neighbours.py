@@ -5,10 +5,10 @@ from typing import ClassVar
 import numpy as np
 
 from mpicoded.algorithms.aggregators.base import TolerantAggregator, Vector, Votes, share
-from mpicoded.algorithms.aggregators.coordinates import mean_of_nearest, median
+from mpicoded.algorithms.aggregators.coordinates import middle_ranks
 from mpicoded.algorithms.arrays import as_floats, namespace, on_host, rows, store
 from mpicoded.algorithms.component import PositiveCount
-from mpicoded.algorithms.ordering import per_coordinate
+from mpicoded.algorithms.ordering import nearest_mean
 from mpicoded.algorithms.shapes import Array, Float, Int
 from mpicoded.algorithms.slices import WHOLE, Sums, squared_distances
 
@@ -79,7 +79,7 @@ class Bulyan(TolerantAggregator):
         votes = as_floats(votes)
         chosen = _krum_again_and_again(on_host(squared_distances(votes, sums)), self.byzantine)
         kept = votes.shape[0] - 4 * self.byzantine
-        return per_coordinate(rows(votes, chosen), lambda xp, x: mean_of_nearest(xp, x, median(x), kept), out)
+        return nearest_mean(rows(votes, chosen), *middle_ranks(len(chosen)), kept, out)
 
 
 def krum_scores(votes: Float[Array, "votes dim"], byzantine: int, sums: Sums = WHOLE) -> Float[Array, " votes"]:

@@ -216,7 +216,7 @@ def _compiled_quantize() -> Callable[..., None] | None:
     """The compiled loop, where numba is installed."""
     if importlib.util.find_spec("numba") is None:
         return None
-    from mpicoded.kernels import quantize
+    from mpicoded.kernels.quantizing import quantize
 
     return cast("Callable[..., None]", quantize)
 

@@ -49,6 +49,8 @@ class Encoder(Component):
 
     decodes: ClassVar[bool] = True
     """Whether there is more to decoding than taking every message of a device for its vote."""
+    replicates: ClassVar[bool] = False
+    """Whether honest devices must send the same bits, whichever ranks have computed them."""
 
     @property
     def reweighs(self) -> bool:

@@ -4,12 +4,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import per_coordinate
 from mpicoded.algorithms.component import Count
 from mpicoded.algorithms.compressors import Compressor, NoCompression, RandK
 from mpicoded.algorithms.encoders.base import Code, Decoded, Decoder, Encoder
 from mpicoded.algorithms.encoders.real_code import Locator, hidden, places, tolerance, windows
 from mpicoded.algorithms.encoders.tasks import tasks_of
+from mpicoded.algorithms.ordering import per_coordinate
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int
 from mpicoded.errors import InputError
 

@@ -71,6 +71,8 @@ class Voting(Encoder):
     numbers.
     """
 
+    replicates: ClassVar[bool] = True
+
     def check(self, assignment: Bool[Array, "devices subsets"], compressor: Compressor, dtype: Any = "float64") -> None:
         """As many tasks on each device: all send the same number of messages."""
         tasks = tasks_of(assignment).held.sum(axis=1)

@@ -1,16 +1,13 @@
-"""Loops that NumPy needs several passes for, compiled by numba (the extra ``fast``); the same bits as without.
-
-Only imported where there is work that is worth it: numba takes half a second to load, on every rank. Outside
-``algorithms``, whose shape checks in tests cannot look into compiled code.
-"""
+"""Rounding at random and packing, in one pass: what NumPy needs six for."""
 
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from mpicoded.kernels.compiling import compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def quantize(levels_of: Any, random: Any, levels: int, per_word: int, words: Any) -> None:
     """Round coordinates (rows, dim), in units of a level, at random, and pack them as digits into 64-bit words.
 

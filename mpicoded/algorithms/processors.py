@@ -1,0 +1,126 @@
+"""What computes on the samples and gradients of a rank, and whose memory they lie in: the CPU's, or a GPU's.
+
+All else of a run stays in the CPU's memory. What is handed to a processor goes through ``put``, what is taken from
+it through ``fetch``; between the two there is only what NumPy and CuPy have in common. CuPy is imported where a GPU is
+asked for, and nowhere else.
+"""
+
+import os
+from typing import Any
+
+import array_api_compat.numpy
+import numpy as np
+
+from mpicoded.algorithms.arrays import namespace
+from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
+from mpicoded.errors import InputError, one_line
+
+_ASKED = 'compute.device = "cuda"'
+
+
+class Processor:
+    """The CPU, for which there is nothing to move."""
+
+    xp: Any = array_api_compat.numpy
+
+    def put(self, array: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
+        """An array of NumPy's as one to compute with."""
+        return array
+
+    def fetch(self, array: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
+        """An array that was computed as one of NumPy's, complete, and to be written to."""
+        return array
+
+    def take(
+        self, rows: Float[Array, "rows features"], places: Int[Array, " taken"], out: Float[Array, "taken features"]
+    ) -> None:
+        """Copy some rows."""
+        np.take(rows, places, axis=0, out=out, mode="clip")
+
+    def matrix(self, weights: Any) -> Any:
+        """A sparse matrix of SciPy's as one to multiply with."""
+        return weights
+
+    def wait(self) -> None:
+        """Until all that was begun is done: so that a clock measures what it should."""
+
+
+class Cuda(Processor):
+    """One of the GPUs that this process sees: the one of this rank's number on its host, in turn.
+
+    Raises InputError where there is no CuPy, or none that can compute.
+    """
+
+    def __init__(self, local_rank: int) -> None:
+        try:
+            import cupy
+            import cupyx
+        except ImportError as error:
+            raise InputError(f"{_ASKED} needs CuPy: {_why_not(error)}") from None
+        self._cupy, self._pinned = cupy, cupyx.empty_pinned
+        count, reason = gpus()
+        if not count:
+            raise InputError(f"{_ASKED}: no GPU is visible ({reason}); {visible()}")
+        self.index = local_rank % count
+        try:
+            cupy.cuda.Device(self.index).use()
+            one = self.put(np.ones((1, 1)))
+            self.xp = namespace(one)
+            self.fetch(one @ one + one)  # says now what is missing of CUDA, or that others have taken the GPU
+        except Exception as error:
+            raise InputError(f"{_ASKED}: GPU {self.index} of {count} does not compute: {one_line(error)}") from None
+
+    def put(self, array: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
+        """A copy on the GPU."""
+        on_gpu = self._cupy.empty(array.shape, array.dtype)
+        on_gpu.set(array)  # asarray() would first make a copy in pinned memory, of all the samples
+        return on_gpu
+
+    def fetch(self, array: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
+        """A copy in pinned memory of the host, which a pool takes back when the copy is no longer used."""
+        if not array.size:
+            return np.empty(array.shape, array.dtype)
+        here: Array = self._pinned(array.shape, array.dtype)
+        array.get(out=here)  # waits for the stream
+        return here
+
+    def take(
+        self, rows: Float[Array, "rows features"], places: Int[Array, " taken"], out: Float[Array, "taken features"]
+    ) -> None:
+        """Copy some rows."""
+        self._cupy.take(rows, places, axis=0, out=out)
+
+    def matrix(self, weights: Any) -> Any:
+        """A dense one: a rank's weights are small beside its gradients."""
+        return self.put(weights.toarray())
+
+    def wait(self) -> None:
+        """Until the stream is empty."""
+        self._cupy.cuda.get_current_stream().synchronize()
+
+
+def processor(device: str, local_rank: int) -> Processor:
+    """What ``compute.device`` names, for the rank of this number on its host."""
+    return Cuda(local_rank) if device == "cuda" else Processor()
+
+
+def gpus() -> tuple[int, str]:
+    """How many GPUs CuPy sees in this process, and why none. Raises ImportError where there is no CuPy."""
+    import cupy
+
+    try:
+        return int(cupy.cuda.runtime.getDeviceCount()), "CUDA counts 0"
+    except Exception as error:  # of the type that this version of CuPy has for what CUDA says
+        return 0, one_line(error)
+
+
+def visible() -> str:
+    """What this process was told of GPUs."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "CUDA_VISIBLE_DEVICES is not set" if told is None else f"CUDA_VISIBLE_DEVICES is {told!r}"
+
+
+def _why_not(error: ImportError) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name in ("cupy", "cupyx"):
+        return 'it is not installed; pip install "mpicoded[cupy]" brings the one for CUDA 12'
+    return one_line(error)

@@ -1,0 +1,283 @@
+"""Runs with ``compute.device = "cuda"``: as on the CPU, on a stand-in for CuPy here and on a GPU where there is one."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpicoded.algorithms import processors
+from mpicoded.algorithms.processors import Cuda
+from mpicoded.cli import main
+from mpicoded.configs import decode
+from mpicoded.data import datasets, layout
+from mpicoded.errors import InputError
+from mpicoded.training.loop import Trainer
+from mpicoded.transport.launched import local_rank
+from mpicoded.transport.local import LocalTransport
+
+STANDIN = Path(__file__).with_name("standin")
+ROUNDS = 6
+LAD = {"allocation": {"name": "cyclic", "redundancy": 5}}
+CRA_DL = {"allocation": {"name": "balanced", "redundancy": 6}}
+LABEL_FLIP = {"attack": {"name": "label_flip"}}
+SUBSET = {"attack": {"name": "code_aware", "lies": "subset", "scale": -3.0}}
+COMPRESSED = {"compressor": {"name": "rand_k", "kept": 4}}
+RUNS = {
+    "LAD, linear": ("linear", LAD),
+    "LAD, softmax": ("ragged", LAD),
+    "CRA-DL, linear": ("linear", CRA_DL),
+    "CRA-DL, softmax": ("ragged", CRA_DL),
+    "without intercept": ("ragged", LAD | {"model": {"name": "softmax_regression", "intercept": False}}),
+    "one sample a subset": ("single", LAD),
+    "mini-batches, linear": ("linear", LAD, {"batch_size": 2}),
+    "mini-batches, softmax": ("ragged", CRA_DL, {"batch_size": 3}),
+    "label_flip, linear": ("linear", LAD | LABEL_FLIP),
+    "label_flip, softmax": ("ragged", CRA_DL | LABEL_FLIP, {"batch_size": 3}),
+    "a spoiled subset": ("linear", LAD | SUBSET),
+    "float32": ("ragged", LAD | {"compute": {"dtype": "float32"}}),
+    "compressed": ("linear", LAD | COMPRESSED),
+    "a memory that looks back": ("ragged", CRA_DL | COMPRESSED | {"memory": {"name": "marina"}}, {"batch_size": 4}),
+    "a code that is decoded": ("linear", LAD | {"encoder": {"name": "cyclic_code"}, "aggregator": {"name": "mean"}}),
+}
+
+
+def seen() -> int:
+    """How many GPUs the CuPy that is installed sees."""
+    return processors.gpus()[0] if importlib.util.find_spec("cupy") else 0
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory) -> dict[str, str]:
+    """A linear problem, one of single samples, and ragged classification with empty subsets and a test split."""
+    folder = tmp_path_factory.mktemp("data")
+    made = {name: str(folder / f"{name}.h5") for name in ("linear", "single", "ragged")}
+    datasets.linear_regression(made["linear"], subsets=15, features=7, samples_per_subset=3, seed=1)
+    datasets.linear_regression(made["single"], subsets=15, features=7, seed=1)
+    rng = np.random.default_rng(5)
+    test = (rng.standard_normal((600, 6)), rng.integers(0, 4, 600))
+    samples = datasets.Samples(rng.standard_normal((400, 6)), rng.integers(0, 4, 400), 4, test=test)
+    made_so = {"subsets": 15, "kind": "dirichlet", "alpha": 0.05, "seed": 2, "made_by": "test"}
+    datasets.write_split(made["ragged"], samples, **made_so)
+    sizes = np.diff(layout.describe(made["ragged"]).offsets)
+    assert (sizes == 0).any()
+    assert len(set(sizes)) > 8  # padded
+    return made
+
+
+@pytest.fixture
+def standin(monkeypatch):
+    """CuPy, as far as any test can tell without a GPU; and away with it."""
+    monkeypatch.syspath_prepend(STANDIN)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    installed = {name: sys.modules.pop(name, None) for name in ("cupy", "cupyx")}
+    yield importlib.import_module("cupy")
+    for name, module in installed.items():
+        sys.modules.pop(name, None)
+        if module is not None:
+            sys.modules[name] = module
+
+
+def trainer_of(paths: dict[str, str], run: str, device: str) -> Trainer:
+    data, tables, *more = RUNS[run]
+    model = "softmax_regression" if data == "ragged" else "linear_regression"
+    settings = {
+        "devices": 15,
+        "byzantine": 2,
+        "rounds": ROUNDS,
+        "evaluate_every": 2,
+        "seed": 3,
+        "data": {"path": paths[data], **(more[0] if more else {})},
+        "model": {"name": model},
+        "attack": {"name": "sign_flip"},
+        "aggregator": {"name": "trimmed_mean", "byzantine": 2},
+        "optimizer": {"step_size": 0.1 if data == "ragged" else 1e-4},
+    }
+    tables = tables | {"compute": tables.get("compute", {}) | {"device": device}}
+    experiment, description = decode(settings | tables, "test"), layout.describe(paths[data])
+    experiment.check(description, 1)
+    return Trainer(experiment, description, LocalTransport())
+
+
+def trained(paths: dict[str, str], run: str, device: str) -> tuple[dict[str, list[float]], np.ndarray]:
+    """What training has measured, and the parameters at its end."""
+    rows, trainer = [], trainer_of(paths, run, device)
+    trainer.train(lambda progress: rows.append(progress.row))
+    names = ("loss", "gradient_norm", *(["accuracy"] if "accuracy" in rows[0] else []))
+    return {name: [row[name] for row in rows] for name in names}, trainer.parameters
+
+
+def assert_same_as_on_the_cpu(paths: dict[str, str], run: str) -> None:
+    expected, end = trained(paths, run, "cpu")
+    measured, found = trained(paths, run, "cuda")
+    assert len(set(expected["loss"])) == len(expected["loss"])  # it moves
+    tolerance = 1e-4 if run == "float32" else 1e-12
+    for name, values in expected.items():
+        np.testing.assert_allclose(measured[name], values, rtol=tolerance, err_msg=name)
+    np.testing.assert_allclose(found, end, rtol=tolerance, atol=tolerance)
+    assert ("accuracy" in expected) == (RUNS[run][0] == "ragged")
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_on_the_stand_in_is_that_on_the_cpu(paths, standin, run):
+    assert_same_as_on_the_cpu(paths, run)
+    assert standin.cuda.stream.synchronised > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_on_a_gpu_is_that_on_the_cpu(paths, run):
+    assert_same_as_on_the_cpu(paths, run)
+
+
+def test_samples_and_gradients_are_on_the_gpu_and_messages_are_not(paths, standin):
+    trainer = trainer_of(paths, "CRA-DL, softmax", "cuda")
+    devices = trainer.devices
+    gradients = devices._gradients
+    for array in (gradients.shards.x, gradients.shards.y, gradients._buffer, trainer._evaluator._test.x):
+        assert isinstance(array, standin.Array)
+        with pytest.raises(TypeError, match="Implicit conversion"):
+            np.asarray(array)
+    messages = devices.messages(devices.plan(0), 0, trainer.parameters)
+    assert type(messages) is np.ndarray
+    assert messages.flags.writeable
+
+
+def test_what_was_fetched_before_stays(paths, standin):
+    """Messages of two computations are used together where devices mislabel or look back."""
+    trainer = trainer_of(paths, "LAD, linear", "cuda")
+    plan = trainer.devices.plan(0)
+    first = trainer.devices.messages(plan, 0, trainer.parameters)
+    kept = first.copy()
+    second = trainer.devices.messages(plan, 0, trainer.parameters + 1)
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize(
+    ("variables", "number"),
+    [
+        ({}, 0),
+        ({"OMPI_COMM_WORLD_LOCAL_RANK": "3", "SLURM_LOCALID": "0"}, 3),  # mpirun's daemon on a node is srun's task 0
+        ({"MPI_LOCALRANKID": "2", "SLURM_LOCALID": "0"}, 2),
+        ({"SLURM_LOCALID": "1"}, 1),
+        ({"SLURM_LOCALID": "many"}, 0),
+    ],
+    ids=str,
+)
+def test_a_rank_knows_its_number_on_its_host(monkeypatch, variables, number):
+    for name in list(os.environ):
+        if name.startswith(("OMPI_", "MPI_", "PMI_", "MV2_", "PALS_", "FLUX_", "SLURM_")):
+            monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert local_rank() == number
+
+
+@pytest.mark.parametrize(("visible", "gpus"), [("4,6", [0, 1, 0, 1, 0]), ("7", [0] * 5), ("0,1,2,3,4,5", range(5))])
+def test_ranks_of_a_host_take_its_gpus_in_turn(monkeypatch, standin, visible, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [Cuda(number).index for number in range(5)] == list(gpus)
+
+
+@pytest.fixture
+def words(paths, tmp_path, monkeypatch) -> list[str]:
+    """A run on a GPU, to be refused."""
+    monkeypatch.chdir(tmp_path)
+    Path("x.toml").write_text(
+        f'devices = 5\nrounds = 3\n[data]\npath = "{paths["linear"]}"\n[model]\nname = "linear_regression"\n'
+        '[aggregator]\nname = "mean"\n[optimizer]\nstep_size = 1e-4\n[compute]\ndevice = "cuda"\n'
+    )
+    return ["run", "x.toml"]
+
+
+def said(words: list[str], capsys) -> str:
+    """The one line of a run that was refused."""
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert not captured.out
+    assert not Path("x.h5").exists()
+    assert line.startswith('mpicoded: error: compute.device = "cuda"')
+    return line
+
+
+def test_without_cupy_the_extra_is_named(words, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "not installed" in (line := said(words, capsys))
+    assert 'pip install "mpicoded[cupy]"' in line
+    assert main([*words, "--compute.device", "cpu"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("visible", "need"), [("", "CUDA_VISIBLE_DEVICES is ''"), (None, "CUDA_VISIBLE_DEVICES is not set")]
+)
+def test_without_a_gpu_it_is_said_what_is_visible(words, monkeypatch, standin, capsys, visible, need):
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(standin, "_visible", list)
+    line = said(words, capsys)
+    assert "no GPU is visible (cudaErrorNoDevice: no CUDA-capable device is detected)" in line
+    assert line.endswith(need)
+
+
+def test_a_gpu_that_does_not_compute_is_named(words, monkeypatch, standin, capsys):
+    def broken(self, other):
+        raise RuntimeError("libnvrtc.so.12:\ncannot open shared object file")
+
+    monkeypatch.setattr(standin.Array, "__matmul__", broken)
+    assert "GPU 0 of 1 does not compute: libnvrtc.so.12: cannot open" in said(words, capsys)
+
+
+@pytest.mark.mpi
+@pytest.mark.skipif(seen() > 0, reason="CuPy sees a GPU")
+def test_all_ranks_refuse_alike(program, paths, tmp_path):
+    config = f'devices = 5\nrounds = 3\n[data]\npath = "{paths["linear"]}"\n[model]\nname = "linear_regression"\n'
+    (tmp_path / "x.toml").write_text(config + '[aggregator]\nname = "mean"\n[optimizer]\nstep_size = 1e-4\n')
+    ((first, second),) = program.several([["run", "x.toml", "--compute.device", "cuda"]], ranks=2)
+    assert first[0] == second[0] == 2
+    assert first[1].startswith('mpicoded: error: compute.device = "cuda"')
+    assert first[1].count("\n") == 1
+    assert not second[1]
+    assert "x.h5" not in first[2]
+
+
+def test_replicas_that_are_compared_bit_by_bit_need_the_cpu(paths):
+    settings = {
+        "devices": 15,
+        "rounds": 1,
+        "data": {"path": paths["linear"]},
+        "model": {"name": "linear_regression"},
+        "allocation": {"name": "repetition", "copies": 5},
+        "encoder": {"name": "majority_vote"},
+        "aggregator": {"name": "mean"},
+        "optimizer": {"step_size": 1e-4},
+    }
+    description = layout.describe(paths["linear"])
+    decode(settings, "test").check(description, 1)
+    with pytest.raises(InputError, match="majority_vote compares messages bit by bit"):
+        decode(settings | {"compute": {"device": "cuda"}}, "test").check(description, 1)
+
+
+def test_the_last_word_about_the_device_counts(words, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert main([*words, "--compute.device", "cuda", "--compute.device", "cpu"]) == 0
+
+
+def test_doctor_counts_what_cupy_sees(monkeypatch, standin):
+    from mpicoded.commands import doctor
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "cupy" else find(name))
+    monkeypatch.setattr(doctor, "_driver", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert doctor._gpu() == (True, f"2 CUDA device(s); CuPy {standin.__version__} sees 2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    good, text = doctor._gpu()
+    assert not good
+    assert "sees none (cudaErrorNoDevice" in text
+    monkeypatch.setattr(doctor, "_driver", lambda: None)
+    assert doctor._gpu()[0]
