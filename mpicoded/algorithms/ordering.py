@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
-from array_api_compat import is_numpy_array
 
 from mpicoded.algorithms.arrays import as_floats, namespace, store
 from mpicoded.algorithms.shapes import Array, Float
@@ -31,7 +30,7 @@ def per_coordinate(
     for each coordinate. On the CPU the coordinates are worked in blocks that fit the cache.
     """
     votes, xp = as_floats(votes), namespace(votes)
-    if not is_numpy_array(votes):
+    if not isinstance(votes, np.ndarray):
         return store(reduce(xp, xp.sort(xp.matrix_transpose(votes), axis=-1)), out)
     if out is None:
         out = np.empty(votes.shape[1], votes.dtype)
@@ -59,7 +58,7 @@ def nearest_mean(
 
 def _mean(votes: Array, first: int, last: int, kept: int | None, out: Array | None) -> Array:
     votes, xp = as_floats(votes), namespace(votes)
-    if not is_numpy_array(votes):
+    if not isinstance(votes, np.ndarray):
         ordered = xp.sort(xp.matrix_transpose(votes), axis=-1)
         return store(_of_sorted(xp, votes, ordered, first, last, kept), out)
     votes = _rows_contiguous(votes)

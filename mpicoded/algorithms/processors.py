@@ -8,7 +8,6 @@ asked for, and nowhere else.
 import os
 from typing import Any
 
-import array_api_compat.numpy
 import numpy as np
 
 from mpicoded.algorithms.arrays import namespace
@@ -21,7 +20,7 @@ _ASKED = 'compute.device = "cuda"'
 class Processor:
     """The CPU, for which there is nothing to move."""
 
-    xp: Any = array_api_compat.numpy
+    xp: Any = np
 
     def put(self, array: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
         """An array of NumPy's as one to compute with."""

@@ -38,7 +38,15 @@ def deviations(
     That is 1.4826 times the median of |value - median|, or ``least`` where it is less. Where both are zero, what is
     off the median is infinitely far.
     """
-    off = values - np.median(values[..., kept], axis=-1, keepdims=True)
-    robust = _NORMAL * np.median(np.abs(off[..., kept]), axis=-1, keepdims=True)
+    off = values - _median(values[..., kept])
+    robust = _NORMAL * _median(np.abs(off[..., kept]))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(np.abs(off) > 0, off / np.maximum(robust, least), 0.0)
+
+
+def _median(values: Float[Array, "*kinds votes"]) -> Float[Array, "*kinds 1"]:
+    """Along the last axis: NumPy's own takes five times as long for a few hundred numbers."""
+    ordered, count = np.sort(values, axis=-1), values.shape[-1]
+    low, high = ordered[..., (count - 1) // 2, None], ordered[..., count // 2, None]
+    middle = low if count % 2 else (low + high) / 2
+    return np.where(np.isnan(ordered[..., -1, None]), np.nan, middle)  # NaN is sorted last

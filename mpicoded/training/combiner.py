@@ -16,6 +16,7 @@ from mpicoded.training.suspicion import Suspicion
 from mpicoded.training.tolerance import Tolerance
 
 _PARTS = ("suspicion", "tolerance")
+_UNUSED = generator(0, "nothing")  # to make one takes as long as to average a hundred short votes
 
 
 class Outcome(NamedTuple):
@@ -52,7 +53,8 @@ class Combiner:
         experiment, clock, sums = self._experiment, self._clock, self._sums
         with clock.phase("decode"):
             decoder = self._coding.decoder(round)
-            decoded = decoder.decode(messages, usable, generator(experiment.seed, "code", round))
+            stream = generator(experiment.seed, "code", round) if experiment.encoder.decodes else _UNUSED
+            decoded = decoder.decode(messages, usable, stream)
             undecoded = experiment.encoder.decodes and decoded.accused is None
             there = slice(None)
             if self.leaves_out and not arrived.all() and not experiment.encoder.decodes:
@@ -66,7 +68,8 @@ class Combiner:
             filters, aggregator = self.tolerance.parts(decoded, usable[there])
         with clock.phase("filter"):
             chain = Chain(filters, aggregator, sums)
-            votes, chosen = chain.filtered(votes, generator(experiment.seed, "filters", round))
+            stream = generator(experiment.seed, "filters", round) if filters else _UNUSED
+            votes, chosen = chain.filtered(votes, stream)
         with clock.phase("aggregate"):
             if aggregator.told:
                 honest = (usable & ~lying(experiment, round))[there]

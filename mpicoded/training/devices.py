@@ -68,6 +68,7 @@ class Devices:
         self._experiment, self._coding = experiment, coding
         self._gradients, self._clock = gradients, clock
         self._plans: dict[bool, Plan] = {}
+        self._last_work: dict[bool, tuple[Int[Array, " wanted"], Work]] = {}
 
     def plan(self, round: int, whole: bool = False) -> Plan:
         """Which subsets to compute and how to combine them; the same in all rounds of a fixed allocation.
@@ -108,7 +109,10 @@ class Devices:
         code = experiment.encoder.code(assignment, self.first, self.stop)
         weights, dtype = code.weights, self._gradients.shards.x.dtype
         wanted = np.flatnonzero(assignment[self.first : self.stop].any(axis=0))
-        work = self._gradients.shards.work(wanted, experiment.data.batch_size if draws else None)
+        work = self._work(wanted, draws)
+        if np.array_equal(work.subsets, np.arange(assignment.shape[1])):
+            weights = weights.astype(dtype, copy=False)
+            return Plan(work, weights, self._gradients.processor.matrix(weights), code.keys, draws)
         # Columns point at rows of the gradients. Their order within a message stays that of the subsets'
         # numbers, so that a message is the same sum whatever else this rank computes.
         row = np.empty(assignment.shape[1], weights.indices.dtype)
@@ -118,6 +122,14 @@ class Devices:
             shape=(weights.shape[0], len(wanted)),
         )
         return Plan(work, weights, self._gradients.processor.matrix(weights), code.keys, draws)
+
+    def _work(self, wanted: Int[Array, " wanted"], draws: bool) -> Work:
+        """What to compute: often the same subsets as in the round before, though other devices want them."""
+        last = self._last_work.get(draws)
+        if last is None or not np.array_equal(last[0], wanted):
+            batch_size = self._experiment.data.batch_size if draws else None
+            self._last_work[draws] = last = wanted, self._gradients.shards.work(wanted, batch_size)
+        return last[1]
 
 
 def _spoil(
