@@ -4,10 +4,10 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import compression, rules
+from benchmarks import compression, rules, sharding
 from benchmarks.report import surroundings
 
-BENCHMARKS = {"compression": compression, "rules": rules}
+BENCHMARKS = {"compression": compression, "rules": rules, "sharding": sharding}
 
 
 def main() -> None:

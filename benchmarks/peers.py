@@ -6,8 +6,9 @@ Into an environment of their own, PyTorch first, from its index of CPU wheels, f
     pip install -e ".[fast]" byzfl matplotlib seaborn cloudpickle && pip install --no-deps byzpy
 
 Conventions differ, and are pinned here: the peers' Krum scores count n - f - 1 neighbours, ours n - f - 2, so that ours
-is told one lie less; ByzPy's median is the lower of the middle two, and what it averages around; ByzFL's geometric median stops after three steps
-unless told to go on. What a peer makes of the votes is compared with ours before it is timed.
+is told one lie less; ByzPy's median, and what it averages around, is the lower of the middle two; ByzFL's geometric
+median stops after three steps unless told to go on. What a peer makes of the votes is compared with ours before it is
+timed.
 """
 
 import importlib

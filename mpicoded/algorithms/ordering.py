@@ -112,7 +112,9 @@ def _mean_between(xp: Any, votes: Array, low: Array, high: Array, above: Any, ke
     """
     range_ = high - low
     zero = xp.zeros_like(range_)
-    parts = xp.minimum(xp.maximum(votes - low[None, :], zero[None, :]), range_[None, :])
+    parts = votes - low[None, :]
+    in_place = {"out": parts} if is_numpy_array(parts) else {}
+    parts = xp.minimum(xp.maximum(parts, zero[None, :], **in_place), range_[None, :], **in_place)
     excess = _sum_of_rows(xp, parts) - above * range_
     return low + xp.maximum(excess, zero) / kept
 
