@@ -14,7 +14,7 @@ import numpy as np
 from mpicoded.algorithms.arrays import as_floats, namespace, store
 from mpicoded.algorithms.shapes import Array, Float
 
-_BLOCK_BYTES = 1 << 18  # a block of columns and its sorted copy stay in a core's own cache
+_BLOCK_BYTES = 1 << 19  # a block of columns stays in the caches; calls take long enough to be worth their overhead
 _WORTH_COMPILING = 1 << 19  # numbers; below, a run saves less than loading the compiled loop takes
 _COMPILED = (np.float32, np.float64)
 
@@ -110,10 +110,10 @@ def _mean_between(xp: Any, votes: Array, low: Array, high: Array, above: Any, ke
     low + (sum of min(max(x - low, 0), high - low) - above (high - low)) / kept: no value outside is ever added, so that
     none can wipe out the digits of those inside, and the order of the sum is that of the votes.
     """
-    range_ = high - low
+    low, range_ = low + 0.0, high - low  # side by side: they are read once a vote
     zero = xp.zeros_like(range_)
     parts = votes - low[None, :]
-    in_place = {"out": parts} if is_numpy_array(parts) else {}
+    in_place = {"out": parts} if isinstance(parts, np.ndarray) else {}
     parts = xp.minimum(xp.maximum(parts, zero[None, :], **in_place), range_[None, :], **in_place)
     excess = _sum_of_rows(xp, parts) - above * range_
     return low + xp.maximum(excess, zero) / kept

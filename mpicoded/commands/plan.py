@@ -15,10 +15,12 @@ from mpicoded.data import layout
 from mpicoded.data.layout import Description
 from mpicoded.data.shards import test_rows
 from mpicoded.experiment import Experiment
+from mpicoded.training.aggregation import slice_servers
 from mpicoded.training.coding import Coding
 from mpicoded.training.placement import evaluators, placement
 from mpicoded.training.tolerance import Tolerance
 from mpicoded.transport.base import block_sizes, header_layout
+from mpicoded.wiring import Sharded
 
 _MPI_COUNT = 2**31 - 1
 _BY_COORDINATE = (Mean, CoordinateMedian, TrimmedMean, Phocas)  # rules that work in blocks that fit the cache
@@ -91,6 +93,9 @@ def _field(record: np.dtype, name: str) -> str:
 def _traffic(experiment: Experiment, coding: Coding, dim: int, ranks: int | None) -> list[tuple[str, str]]:
     devices, rounds = experiment.devices, experiment.rounds
     record = coding.travelling(experiment.compressor.layout(dim, experiment.compute.dtype)).itemsize
+    sharded = isinstance(experiment.transport, Sharded)
+    if sharded:  # what compressed messages are decompressed to
+        record = dim * np.dtype(experiment.compute.dtype).itemsize
     senders = devices - (experiment.byzantine if not experiment.attack.sends else 0)
     up, down = senders * record, devices * experiment.broadcast_layout(dim).itemsize
     dense = senders * coding.each * dim * np.dtype(experiment.compute.dtype).itemsize
@@ -108,10 +113,21 @@ def _traffic(experiment: Experiment, coding: Coding, dim: int, ranks: int | None
             f"{readable_bytes(rounds * header)} of headers",
         ),
         (
+            "exchange",
+            f"{senders} messages of {record} bytes, cut among {_servers(experiment, dim, ranks or 1)} of the ranks",
+        )
+        if sharded
+        else (
             "gather",
             f"{senders} items of {record} bytes, {readable_bytes(up)} at rank 0 (MPI counts items, up to {_MPI_COUNT})",
         ),
     ]
+
+
+def _servers(experiment: Experiment, dim: int, ranks: int) -> int:
+    """How many ranks aggregate."""
+    transport = experiment.transport
+    return slice_servers(transport.servers, dim, ranks) if isinstance(transport, Sharded) else 1
 
 
 def _theory(experiment: Experiment, description: Description, coding: Coding, dim: int) -> list[tuple[str, str]]:
@@ -190,11 +206,17 @@ def _memory(experiment: Experiment, description: Description, coding: Coding, di
         (ranks > 1) + (ranks > 1 and not experiment.attack.sends)
     )
     work = vector * (2 * len(experiment.filters) + (not isinstance(experiment.aggregator, _BY_COORDINATE)))
-    server = devices * (received + (vector if packed else 0) + memory.server_slots * vector + work) + 6 * vector
+    server = np.zeros(ranks)
+    if isinstance(experiment.transport, Sharded):
+        # Its slice of all messages, and what filters make of it; the device's rank decompresses.
+        servers = _servers(experiment, dim, ranks)
+        server[:servers] = devices * (vector + work) / servers
+        server[0] += 6 * vector
+        messages = messages + mine * (vector if packed else 0)
+    else:
+        server[0] = devices * (received + (vector if packed else 0) + memory.server_slots * vector + work) + 6 * vector
     rows = [["rank", "samples", "gradients", "messages", "attackers", "server", "in all"]]
-    parts = np.stack(
-        [samples, gradients, messages, np.full(ranks, listens), np.where(np.arange(ranks) == 0, server, 0)]
-    )
+    parts = np.stack([samples, gradients, messages, np.full(ranks, listens), server])
     shown = sorted({0, int(parts[:4].sum(axis=0).argmax()), ranks - 1})
     rows += [[str(rank), *map(readable_bytes, [*parts[:, rank], parts[:, rank].sum()])] for rank in shown]
     rows.append(["all", *map(readable_bytes, [*parts.sum(axis=1), parts.sum()])])

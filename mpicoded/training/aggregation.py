@@ -137,7 +137,7 @@ class InSlices:
         devices, dim, size, rank = experiment.devices, parameters.size, transport.size, transport.rank
         edges = part_edges(dim)
         parts = len(edges) - 1
-        self._servers = min(servers or size, size, parts)
+        self._servers = slice_servers(servers, dim, size)
         firsts = [i * parts // self._servers for i in range(self._servers + 1)]
         self._columns = np.array([edges[first] for first in firsts] + [dim] * (size - self._servers))
         self._widths = np.diff(self._columns)
@@ -209,6 +209,11 @@ class InSlices:
 
     def _own_vote(self) -> Float[Array, " columns"]:
         return self._slice[0, :0] if self._combiner is None else self._combiner.vote
+
+
+def slice_servers(wanted: int | None, dim: int, ranks: int) -> int:
+    """How many ranks get slices of so many coordinates: as many as wanted, or all, but no more than there are parts."""
+    return min(wanted or ranks, ranks, len(part_edges(dim)) - 1)
 
 
 def aggregation(

@@ -34,10 +34,10 @@ def test_store_without_out_gives_the_result_itself():
     assert out.tolist() == [1, 1, 1]
 
 
-# One vote has 16384 columns in a block of doubles, a hundred have 327, twenty thousand the least of 16.
+# One vote has 65536 columns in a block of doubles, a hundred have 655, twenty thousand the least of 16.
 @LIBRARIES
 @pytest.mark.parametrize(
-    "shape", [(1, 3), (100, 326), (100, 327), (100, 328), (100, 1000), (3, 25000), (20000, 40)], ids=str
+    "shape", [(1, 3), (100, 654), (100, 655), (100, 656), (100, 2000), (3, 25000), (20000, 40)], ids=str
 )
 def test_coordinates_are_sorted_in_every_block(shape, library):
     votes = draw(shape)

@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import subprocess
+import sys
 
 import array_api_strict
 import numpy as np
@@ -212,3 +214,21 @@ def test_a_selection_costs_less_than_half_of_a_whole_sort():
     assert comparisons(networks.select(100, 20, 79)) < 1104
     assert comparisons(networks.select(100, 49, 50)) < 1104
     assert comparisons(networks.order(100, 49, 50, 21)) < 1500
+
+
+@compiled
+def test_small_votes_do_not_load_the_compiler():
+    code = (
+        "import sys, numpy as np; from mpicoded.algorithms.aggregators import Phocas;"
+        "Phocas(byzantine=20).aggregate(np.ones((100, 100))); assert 'numba' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@compiled
+def test_loops_are_compiled_where_there_is_no_place_to_keep_them():
+    from mpicoded.kernels.compiling import compiled
+
+    namespace: dict = {}
+    exec("def double(x):\n    return 2 * x", namespace)  # of no file, so that there is no folder beside it
+    assert compiled("int64(int64)")(namespace["double"])(21) == 42

@@ -103,3 +103,11 @@ def test_it_goes_on_from_a_checkpoint_on_another_number_of_ranks(here, program):
 def test_what_needs_whole_messages_is_refused(here, words, said):
     with pytest.raises(InputError, match=re.escape(said)):
         load("run.toml", words).check(layout.describe("data.h5"), 2)
+
+
+def test_plan_says_among_how_many(here, capsys):
+    assert main(["plan", "run.toml", "--ranks", "5"]) == 0
+    told = capsys.readouterr().out
+    assert f"12 messages of {8 * DIM} bytes, cut among 3 of the ranks" in told
+    assert main(["plan", "run.toml", "--ranks", "5", "--transport.servers", "2"]) == 0
+    assert "cut among 2 of the ranks" in capsys.readouterr().out
