@@ -46,11 +46,16 @@ class Suspicion:
             absent = ~usable.reshape(devices, -1).all(axis=1)
             self._squares[(accused | absent) & scored] += _MOST**2
             return
-        # One product reads the votes once. What cancels in ||x||^2 - 2 x.v + ||v||^2 is far below any honest distance
-        # unless all honest votes are equal, and then any lie is far above it.
-        along = sums.over(len(vote), lambda piece: messages[:, piece] @ vote[piece])
-        length = sums.over(len(vote), lambda piece: vote[piece] @ vote[piece])
-        squares = sums.squares(messages) - 2 * along + length
+        # The votes are read once. What cancels in ||x||^2 - 2 x.v + ||v||^2 is far below any honest distance unless all
+        # honest votes are equal, and then any lie is far above it.
+        def products(piece: slice) -> Array:
+            some, part = messages[:, piece], vote[piece]
+            found = np.empty((3, len(messages)), vote.dtype)
+            found[0], found[1], found[2] = some @ part, np.vecdot(some, some), part @ part
+            return found
+
+        along, squares, length = sums.over(len(vote), products)
+        squares = squares - 2 * along + length
         values = np.stack([np.sqrt(np.maximum(squares, 0)), along]).astype(np.float64, copy=False)
         sizes = np.abs(deviations(values, usable))
         sizes[:, ~usable] = _MOST
