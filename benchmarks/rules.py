@@ -29,9 +29,11 @@ class Target:
     product: float = math.inf
     peer: float = 0.0
 
-    def met(self, figure: dict[str, Any]) -> bool:
-        fast = figure["of_mean"] <= self.mean and figure["of_product"] <= self.product
-        return fast and (figure["peer_over_ours"] is None or figure["peer_over_ours"] >= self.peer)
+    def met(self, figure: dict[str, Any]) -> str:
+        over = figure["peer_over_ours"]
+        if figure["of_mean"] > self.mean or figure["of_product"] > self.product or (over or self.peer) < self.peer:
+            return "no"
+        return "yes" if over or not self.peer else "no peer"
 
     def __str__(self) -> str:
         limits = {"<= {:g} means": self.mean, "<= {:g} products": self.product}
@@ -124,4 +126,4 @@ def _of_shape(shape: tuple[int, int], dtype: np.dtype[Any], rounds: int) -> Iter
             "peers": {peer: seconds[peer] for peer in others},
             "target": str(target) if target else "",
         }
-        yield figure | {"met": "" if target is None else "yes" if target.met(figure) else "no"}
+        yield figure | {"met": "" if target is None else target.met(figure)}

@@ -41,6 +41,7 @@ class Evaluator:
         self._gradients, self._holders, self._test = gradients, holders, test
         self._tested = test  # those that are there share the whole of it
         self._split_among = np.zeros(0, bool)
+        self._order = self._counts = self._subset_of_row = np.empty(0, np.int64)  # see _split
         self._parts: list[tuple[Gradients, Work]] = []
         self._found: list[Array] = []  # gradients of those parts, in their buffers
         self._round = -1  # before which they were computed
