@@ -101,7 +101,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def sends_vectors(self) -> bool:
         """Whether the records are the vectors that were computed, so that neither side needs a copy of them."""
         part = self.compressor
-        return isinstance(part, compressors.NoCompression) and part.dtype in (None, self.compute.dtype)
+        return isinstance(part, compressors.NoCompression) and part.dtype is None
 
     def broadcast_layout(self, dim: int) -> np.dtype[Any]:
         """What the server tells all devices in a round."""
@@ -181,7 +181,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         transport = self.transport
         plain = isinstance(self.aggregator, aggregators.Mean) and not self.filters
         if isinstance(transport, wiring.Sharded):
-            self._check_sharded(transport, ranks)
+            self._check_sharded()
         if self.encoder.reweighs and not (transport.incomplete and plain):
             parts = " after ".join([self.aggregator.name(), *(item.name() for item in reversed(self.filters))])
             raise InputError(
@@ -210,10 +210,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 "another round than the server where they were late; use memory none or server_momentum"
             )
 
-    def _check_sharded(self, transport: wiring.Sharded, ranks: int) -> None:
+    def _check_sharded(self) -> None:
         """Raise InputError where a part needs whole messages at the server."""
-        if transport.servers is not None and transport.servers > ranks:
-            raise InputError(f"transport sharded: servers = {transport.servers} are more than the {ranks} ranks")
         if self.encoder.decodes:
             raise InputError(
                 f"transport sharded: encoder {self.encoder.name()} is decoded from whole messages; use transport root"

@@ -66,14 +66,15 @@ class Root(Wiring):
 
 
 class Sharded(Wiring):
-    """Every rank is the server of some of the coordinates: of all messages it gets its slice, and none gets it all.
+    """Ranks are servers of some of the coordinates each: a slice of all messages goes to each.
 
     Slices are exchanged directly (Alltoallw); what filters and rule need of whole messages, such as distances, is
     summed over the slices in a fixed order, so that the bits are those of ``root``; rank 0 gets the slices of the
-    result. ``servers``: how many ranks do so, the lowest; unset: all. A rank that is a server is trusted like rank 0:
-    what it says of its slice is not checked. Compressed messages are decompressed by the rank of their device, before
-    they are cut, so that they travel as they are computed. Codes that are decoded, memories of the server and rules or
-    filters that know whole votes only need ``root``.
+    result. ``servers``: how many ranks do so at most, the lowest; unset: all, but never more than the 64 parts that
+    large vectors are cut into (vectors of 8192 numbers or less are one). A rank that is a server is trusted like rank
+    0: what it says of its slice is not checked. Compressed messages are decompressed by the rank of their device,
+    before they are cut, so that they travel as they are computed. Codes that are decoded, memories of the server and
+    rules or filters that know whole votes only need ``root``.
     """
 
     cost: ClassVar[str] = "N dim / P numbers to each of P servers, and dim numbers to rank 0 and from it"

@@ -60,6 +60,13 @@ class OnlyNumpy(Rule):
         return np.sort(votes, axis=0)[self.byzantine]
 
 
+class OfWholeVotes(Rule):
+    coordinatewise: ClassVar[bool] = True
+
+    def aggregate(self, votes, previous=None, out=None):
+        return votes[np.argsort(np.linalg.norm(votes, axis=1))[len(votes) // 2]]
+
+
 class Unchecked(Rule):
     def check(self, votes):
         pass
@@ -188,6 +195,7 @@ BROKEN = [
     (RULE, "translation_moves_the_result_along", Clipped(byzantine=2), (SHAPE,)),
     (RULE, "positive_scale_scales_the_result", Clipped(byzantine=2), (SHAPE, 1e6)),
     (RULE, "equal_votes_give_that_vote", Clipped(byzantine=2), (SHAPE,)),
+    (RULE, "a_rule_that_is_coordinatewise_gives_a_piece_the_bits_of_the_whole", OfWholeVotes(byzantine=2), ()),
     (RULE, "an_honest_majority_of_equal_votes_wins", Boaster(byzantine=2), (1e3,)),
     (RULE, "outliers_do_not_draw_the_result_out_of_the_honest_range", Boaster(byzantine=2), (SHAPE, "one point", 1e3)),
     (RULE, "how_far_away_an_outlier_is_does_not_matter", Boaster(byzantine=2), ("one point", "float64")),

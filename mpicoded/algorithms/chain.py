@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mpicoded.algorithms.aggregators import Aggregator
+from mpicoded.algorithms.arrays import store
 from mpicoded.algorithms.filters import Filter, NearestNeighborMixing
 from mpicoded.algorithms.shapes import Array, Float
 from mpicoded.algorithms.slices import WHOLE, Sums
@@ -16,7 +17,8 @@ class Chain:
 
     def __init__(self, filters: Sequence[Filter], aggregator: Aggregator, sums: Sums = WHOLE) -> None:
         last = filters[-1] if filters else None
-        self._mixing = last if isinstance(last, NearestNeighborMixing) and aggregator.coordinatewise else None
+        # A subclass may apply itself in another way.
+        self._mixing = last if type(last) is NearestNeighborMixing and aggregator.by_coordinates() else None
         self._filters = filters[:-1] if self._mixing is not None else filters
         self._aggregator, self._sums = aggregator, sums
         # Parts of plug-ins may know of whole votes only.
@@ -40,7 +42,8 @@ class Chain:
         """One vector for all, in ``out``."""
         mixing = self._mixing
         if mixing is None or chosen is None:
-            self._aggregator.aggregate(votes, previous, out, **self._where)
+            store(self._aggregator.aggregate(votes, previous=previous, out=out, **self._where), out)
             return
         for piece in self._sums.pieces(votes.shape[1]):
-            self._aggregator.aggregate(mixing.mixed(chosen, votes[:, piece]), previous[piece], out[piece])
+            mixed = mixing.mixed(chosen, votes[:, piece])
+            store(self._aggregator.aggregate(mixed, previous=previous[piece], out=out[piece]), out[piece])

@@ -78,9 +78,9 @@ class NearestNeighborMixing(Filter):
         self, chosen: Float[Array, "filtered votes"], votes: Float[Array, "votes columns"]
     ) -> Float[Array, "filtered columns"]:
         """The means of those chosen, of some coordinates: worked in a piece of them, it stays in the cache."""
-        sums = chosen @ votes
-        sums /= votes.shape[0] - self.byzantine
-        return sums
+        mixed = chosen @ votes
+        mixed /= votes.shape[0] - self.byzantine
+        return mixed
 
     def chosen(self, votes: Votes, sums: Sums = WHOLE) -> Float[Array, "filtered votes"]:
         """Which votes are mixed into each, as 0 and 1; ties go to the lower index."""

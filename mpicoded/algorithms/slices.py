@@ -5,7 +5,7 @@ core's cache. Where the cuts are depends on the number of coordinates alone. Sum
 piece and part by part, in this order; products of votes with weights are done piece by piece.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import lru_cache, reduce
 from itertools import pairwise
 from operator import add
@@ -42,13 +42,13 @@ class Sums:
         """The edges of the parts that these columns are."""
         return part_edges(columns)
 
-    def total(self, partials: Sequence[Array]) -> Array:
+    def total(self, partials: Iterable[Array]) -> Array:
         """The sum over all parts, from those of the parts at hand."""
         return reduce(add, partials)
 
     def over(self, columns: int, term: Callable[[slice], Array]) -> Array:
         """The sum over all coordinates; ``term`` is that over a piece of the columns."""
-        return self.total([reduce(add, map(term, part)) for part in _pieces(self.edges(columns))])
+        return self.total(reduce(add, map(term, part)) for part in _pieces(self.edges(columns)))
 
     def pieces(self, columns: int) -> list[slice]:
         """The pieces that these columns are."""
@@ -112,10 +112,26 @@ class Sums:
 
         return self.over(votes.shape[1], of)
 
+    def gram_and_squares(
+        self, votes: Float[Array, "votes columns"], centre: Float[Array, " columns"]
+    ) -> tuple[Float[Array, "votes votes"], Float[Array, " votes"]]:
+        """The same, and the squared lengths of the votes themselves, while they are in the cache."""
+        xp = namespace(votes)
+
+        def of(piece: slice) -> Array:
+            some = votes[:, piece]
+            offsets = some - centre[None, piece]
+            products = offsets @ xp.matrix_transpose(offsets)
+            return xp.concat([products, xp.vecdot(some, some, axis=-1)[:, None]], axis=1)
+
+        found = self.over(votes.shape[1], of)
+        return found[:, :-1], found[:, -1]
+
 
 WHOLE = Sums()
 _FAR = 64  # squared distances: eight times further away than its neighbours are
-_SAMPLE = 8  # one coordinate in so many is looked at for the first guess of a centre
+_SAMPLE = 8  # the first of so many coordinates of a piece are looked at for the first guess of a centre
+_LONG = 4  # squared norms: no more than twice as long as the median vote
 
 
 def centred_gram(
@@ -124,9 +140,10 @@ def centred_gram(
     """A centre, and the inner products of the votes' offsets from it.
 
     Differences of honest votes drown in rounding where the centre is far from them. The vote of median norm is a
-    good guess, no longer than some honest vote when fewer than half are Byzantine; the norm is that of some coordinates
-    where there are many. Where that vote is far from the vote that has most others near (a Byzantine one of honest
-    length, say a negated one), that vote takes its place.
+    good guess, no longer than some honest vote when fewer than half are Byzantine. Not to read all votes for that
+    first, it is guessed by some coordinates, and chosen anew where its norm turns out to be more than twice the median.
+    Where it is far from the vote that has most others near (a Byzantine one of honest length, say a negated one), that
+    vote takes its place.
     """
     votes, xp = as_floats(votes), namespace(votes)
     middle = votes.shape[0] // 2
@@ -137,7 +154,11 @@ def centred_gram(
         return xp.vecdot(some, some, axis=-1)
 
     guess = int(xp.argsort(sums.over(votes.shape[1], sampled), stable=True)[middle])
-    gram = sums.gram(votes, votes[guess, :])
+    gram, squares = sums.gram_and_squares(votes, votes[guess, :])
+    order = xp.argsort(squares, stable=True)
+    if float(squares[guess]) > _LONG * float(squares[order[middle]]):
+        guess = int(order[middle])
+        gram = sums.gram(votes, votes[guess, :])
     typical = xp.sort(pair_distances(gram), axis=-1)[:, middle]
     best = int(xp.argmin(typical))
     if float(gram[best, best]) > _FAR * float(typical[best]):

@@ -182,6 +182,7 @@ class Job:
         """Bring a trainer to where the checkpoint is, if there is one; what ranks compare of it."""
         saved = checkpoints.find(self._place)
         if saved is None:
+            self._lost_before = self._lost_before or {}  # what is found later is of this job
             return ""
         if saved.digest != self._digest or saved.round > self._experiment.rounds:
             text = f"checkpoint {self._place} is of another experiment, or its dataset has changed: remove it"

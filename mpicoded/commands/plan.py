@@ -8,7 +8,6 @@ import numpy as np
 
 from mpicoded import configs
 from mpicoded.algorithms import allocations, theory
-from mpicoded.algorithms.aggregators import CoordinateMedian, Mean, Phocas, TrimmedMean
 from mpicoded.algorithms.allocations import Cyclic
 from mpicoded.commands.text import readable_bytes, table
 from mpicoded.data import layout
@@ -23,7 +22,6 @@ from mpicoded.transport.base import block_sizes, header_layout
 from mpicoded.wiring import Sharded
 
 _MPI_COUNT = 2**31 - 1
-_BY_COORDINATE = (Mean, CoordinateMedian, TrimmedMean, Phocas)  # rules that work in blocks that fit the cache
 
 
 def plan(config: str, ranks: int | None, overrides: Sequence[str]) -> int:
@@ -205,7 +203,7 @@ def _memory(experiment: Experiment, description: Description, coding: Coding, di
     received = max(record, vector if _dense_rounds(experiment) else 0) * (
         (ranks > 1) + (ranks > 1 and not experiment.attack.sends)
     )
-    work = vector * (2 * len(experiment.filters) + (not isinstance(experiment.aggregator, _BY_COORDINATE)))
+    work = vector * (2 * len(experiment.filters) + (not experiment.aggregator.by_coordinates()))
     server = np.zeros(ranks)
     if isinstance(experiment.transport, Sharded):
         # Its slice of all messages, and what filters make of it; the device's rank decompresses.

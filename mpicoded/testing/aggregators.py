@@ -62,6 +62,13 @@ class AggregatorBattery(ComponentBattery):
         votes = np.tile(votes[0], (len(votes), 1))
         np.testing.assert_allclose(part.aggregate(votes), votes[0], rtol=1e-14)
 
+    def test_a_rule_that_is_coordinatewise_gives_a_piece_the_bits_of_the_whole(self, part: Aggregator) -> None:
+        if not part.by_coordinates():
+            pytest.skip("it does not say that it is")
+        votes = votes_for(part, (VOTES, 40))
+        pieces = [part.aggregate(votes[:, start:stop]) for start, stop in ((0, 1), (1, 9), (9, 40))]
+        np.testing.assert_array_equal(np.concatenate(pieces), part.aggregate(votes))
+
     @pytest.mark.parametrize("scale", [1e3, 1e30, 1e100])
     def test_an_honest_majority_of_equal_votes_wins(self, part: Aggregator, scale: float) -> None:
         votes = votes_for(part, (VOTES, 7))

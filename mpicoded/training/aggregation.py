@@ -1,6 +1,6 @@
 """Who aggregates: the server everything, or several ranks a slice of the coordinates each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,6 +100,7 @@ class SharedSums(Sums):
     transport: Transport
 
     def __init__(self, rank: int, edges: tuple[int, ...], firsts: Sequence[int]) -> None:
+        self.moved = 0  # bytes, to all of these ranks
         self._counts = np.diff(firsts)
         self._own = edges[firsts[rank] : firsts[rank + 1] + 1]
 
@@ -107,12 +108,13 @@ class SharedSums(Sums):
         """Of the parts of this rank."""
         return self._own
 
-    def total(self, partials: Sequence[Array]) -> Array:
+    def total(self, partials: Iterable[Array]) -> Array:
         """An Allgather of the parts' sums, then the same additions everywhere."""
-        mine = np.stack(partials)
+        mine = np.stack(list(partials))
         rows = mine.reshape(len(mine), -1)
         out = np.empty((int(self._counts.sum()), rows.shape[1]), rows.dtype)
         every = self.transport.share(rows, self._counts, out)
+        self.moved += self.transport.size * out.nbytes
         return WHOLE.total(list(every.reshape(-1, *mine.shape[1:])))
 
 
@@ -150,6 +152,7 @@ class InSlices:
         self._usable = np.empty(devices, bool)
         self._previous = np.zeros(dim if transport.leads else 0, parameters.dtype)
         self._met = False
+        self._counted = 0  # of the bytes of sums
         self._sums: SharedSums | None = None
         self._combiner: Combiner | None = None
         self.server: Server | None = None
@@ -171,13 +174,18 @@ class InSlices:
             usable = self._transport.share(received.usable, self._counts, self._usable)
             self._transport.exchange(received.messages, self._counts, self._columns, self._slice)
         outcome = None
-        if self._combiner is not None:
+        if self._combiner is not None:  # that all messages have "arrived" makes no difference where all are waited for
             outcome = self._combiner.combine(self._slice, usable, usable, turn.round)
         with self._clock.phase("gather"):
             vote = self._transport.collect(self._own_vote(), self._widths)
         if self.server is None or outcome is None or told is None or vote is None:
             return 0
         arrived = told.arrived
+        # What each of the ranks got beside messages, as far as rank 0 can know it: sums, who is usable, and the vote.
+        moved = self._sums.moved if self._sums is not None else 0
+        beside = told.records.nbytes + self._transport.size * usable.nbytes + vote.nbytes
+        self._transport.overhead_bytes += moved - self._counted + beside
+        self._counted = moved
         bad, saturated = told.records["bad"] & arrived, np.where(arrived, told.records["saturated"], 0)
         self.server.note(turn.round, arrived, bad, saturated)
         self._previous[...] = vote

@@ -229,7 +229,8 @@ class Trainer:
         self._mishaps.delay(round, perf_counter() - before_work)
         records, sent = self.uplink.pack(messages, before, plan.keys, turn, nonce)
         up = self.aggregation.round(records, sent, turn, nonce)
-        self.history.count(up, int(self._told().sum()) * self.downlink.nbytes, self.downlink.saturated)
+        if self.server is not None:
+            self.history.count(up, int(self._told().sum()) * self.downlink.nbytes, self.downlink.saturated)
 
     def _turn(self, round: int) -> Turn:
         experiment = self.experiment

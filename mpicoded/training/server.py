@@ -45,6 +45,9 @@ class Receiver:
         streams = Streams(experiment.seed, turn.round, coding.decoder(turn.round).keys[self._mine], nonce)
         saturated = compressor.saturated(records)
         messages, bad = receive(compressor, records, self._dim, streams, arrived, turn.total, self._messages)
+        if self._messages is not None and messages is not self._messages:  # a compressor may make new ones
+            self._messages[...] = messages
+            messages = self._messages
         usable = arrived & ~bad
         experiment.memory.votes(messages, self.memory, previous, usable, turn)
         return Received(messages, usable, bad, saturated)

@@ -46,6 +46,7 @@ class Suspicion:
             absent = ~usable.reshape(devices, -1).all(axis=1)
             self._squares[(accused | absent) & scored] += _MOST**2
             return
+
         # The votes are read once. What cancels in ||x||^2 - 2 x.v + ||v||^2 is far below any honest distance unless all
         # honest votes are equal, and then any lie is far above it.
         def products(piece: slice) -> Array:

@@ -142,6 +142,9 @@ class MpiTransport:
     def exchange(self, rows: Array, counts: Array, edges: Array, out: Array) -> None:
         """An Alltoallw of strided columns, which are not packed before; a rank's own are copied."""
         me, starts = self.rank, np.cumsum(counts) - counts
+        fits = rows.flags.c_contiguous and rows.shape[1] == edges[-1] and rows.dtype == out.dtype
+        if not (fits and out.flags.c_contiguous and out.shape == (counts.sum(), edges[me + 1] - edges[me])):
+            raise ValueError(f"{rows.shape} {rows.dtype} cannot be cut at {edges} into {out.shape} {out.dtype}")
         out[starts[me] : starts[me] + counts[me]] = rows[:, edges[me] : edges[me + 1]]
         key = rows.shape, rows.itemsize, edges.tobytes(), counts.tobytes()
         if self._columns is None or self._columns[0] != key:

@@ -50,3 +50,30 @@ def test_votes_are_mixed_where_they_are_used():
     assert same is votes
     assert chosen.shape == (37, 37)
     assert len(WHOLE.pieces(DIM)) == 3
+
+
+class HalfMixed(filters.NearestNeighborMixing):
+    """Half of a vote stays what it was."""
+
+    def apply(self, votes, out=None, stream=None):
+        return (votes + super().apply(votes)) / 2
+
+
+class ClippedTrimmedMean(aggregators.TrimmedMean):
+    """It looks at whole votes, and says nothing about that."""
+
+    def aggregate(self, votes, *, out=None, previous=None):
+        lengths = np.linalg.norm(votes, axis=1)
+        return super().aggregate(votes * np.minimum(1, np.median(lengths) / lengths)[:, None])
+
+
+@pytest.mark.parametrize("item", [HalfMixed(byzantine=BYZANTINE), filters.NearestNeighborMixing(byzantine=BYZANTINE)])
+@pytest.mark.parametrize("rule", [ClippedTrimmedMean(byzantine=BYZANTINE), RULES["trimmed_mean"]])
+def test_parts_of_others_do_what_they_say(item, rule):
+    """Also where they take their arguments in another order, or do not put their result where it was wanted."""
+    votes = np.random.default_rng(5).normal(1.0, 2.0, (37, DIM)) * np.linspace(1, 9, 37)[:, None]
+    previous, out = np.full(DIM, 0.5), np.empty(DIM)
+    chain = Chain([item], rule)
+    chain.aggregate(*chain.filtered(votes, np.random.default_rng(3)), previous, out)
+    np.testing.assert_array_equal(out, rule.aggregate(item.apply(votes)))
+    assert (previous == 0.5).all()

@@ -12,7 +12,7 @@ from mpicoded.algorithms.outliers import outlying
 from mpicoded.algorithms.slices import PARTS, WHOLE, Sums, part_edges, squared_distances
 from mpicoded.training.suspicion import Suspicion
 
-from .building import each, family
+from .building import build, each, family
 
 DIM, BYZANTINE = 40_011, 3
 RULES = family(aggregators.Choice, byzantine=BYZANTINE)
@@ -133,3 +133,20 @@ def test_the_guessed_centre_is_looked_over_where_only_the_sampled_coordinates_ar
     honest = x[11:]
     expected = [[((a - b) ** 2).sum() for b in honest] for a in honest]
     np.testing.assert_allclose(squared_distances(x)[11:, 11:], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "scales"), [(np.float64, (1e150, 1e130, 1e110)), (np.float32, (1e15, 1e9, 1e4))])
+def test_a_huge_vote_that_looks_honest_where_norms_are_guessed_is_no_centre(dtype, scales):
+    """It would drown all honest distances: the liars come first, as who is taken of equal ones."""
+    rng = np.random.default_rng(0)
+    x = (5 + rng.normal(size=(20, 4096))).astype(dtype)
+    x[:5, -1] = scales[2]
+    x[0, -1], x[4, -1] = scales[1], scales[0]
+    sampled = np.sort((np.delete(x, 4, axis=0)[:, :1024] ** 2).sum(axis=1))
+    x[4, :1024] *= np.sqrt(sampled[9:11].mean() / (x[4, :1024] ** 2).sum())  # of median norm there
+    honest = x[5:].astype(float)
+    expected = [[((a - b) ** 2).sum() for b in honest] for a in honest]
+    np.testing.assert_allclose(squared_distances(x)[5:, 5:], expected, rtol=1e-4, atol=1e-3)
+    for name in ("krum", "multi_krum", "minimum_diameter", "geometric_median", "covariance_filtering"):
+        rule = build(type(RULES[name]), byzantine=5)
+        assert np.linalg.norm(rule.aggregate(x).astype(float) - honest.mean(axis=0)) < 100, name

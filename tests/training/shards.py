@@ -4,7 +4,8 @@ import json
 import sys
 
 import numpy as np
-from combinations import COMPRESSORS, chains, rules
+from combinations import COMPRESSORS as COMMON
+from combinations import chains, rules
 from mpi4py import MPI
 
 from mpicoded.configs import decode
@@ -13,6 +14,7 @@ from mpicoded.errors import InputError
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.mpi import MpiTransport
 
+COMPRESSORS = [*COMMON, {"name": "none", "dtype": "float32"}]
 ATTACKS = ("alie", "malformed", "silent", "sign_flip", "gaussian", "optimal_ipm")
 
 

@@ -91,7 +91,6 @@ def test_it_goes_on_from_a_checkpoint_on_another_number_of_ranks(here, program):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--transport.servers", "3"], "transport sharded: servers = 3 are more than the 2 ranks"),
         (["--memory.name", "ef21", "--identities", "fixed"], "transport sharded: memory ef21 needs whole messages"),
         (
             ["--encoder.name", "majority_vote", "--allocation.name", "repetition"],

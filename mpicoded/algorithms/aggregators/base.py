@@ -20,7 +20,7 @@ class Aggregator(VotesTaker):
     proven: ClassVar[str] = "none in the literature"
     """kappa."""
     coordinatewise: ClassVar[bool] = False
-    """Whether each coordinate of the result depends on that of the votes alone: the votes can be worked in pieces."""
+    """Whether each coordinate of the result depends on that of the votes alone. See ``by_coordinates``."""
     told: ClassVar[bool] = False
     """Whether the server tells it who is honest, and gives it their messages alone: no server of real devices can."""
 
@@ -28,6 +28,12 @@ class Aggregator(VotesTaker):
     def facts(cls) -> list[str]:
         """Breakdown point, kappa and cost."""
         return [f"stands {cls.stands()} of n votes", f"kappa: {cls.proven}", f"cost: {cls.cost}"]
+
+    @classmethod
+    def by_coordinates(cls) -> bool:
+        """Whether votes can be worked in pieces: the class that says how to aggregate must say ``coordinatewise``."""
+        definer = next(each for each in cls.__mro__ if "aggregate" in vars(each))
+        return bool(vars(definer).get("coordinatewise", False))
 
     @classmethod
     def stands(cls) -> str:
