@@ -193,7 +193,7 @@ class Trainer:
         self.parameters[:] = state["parameters"]
         self.uplink.restore(state["devices"])
         self._told_before[:] = state["told_before"]
-        if "server" in state:
+        if self.server is not None or self.aggregation.needs_state:
             self.aggregation.restore(state["server"])
         if self.server is not None:
             self.history.restore(state["history"])

@@ -232,7 +232,7 @@ STATE = {
     "no devices": (without("state/devices"), "part.h5.checkpoint"),
     "no faults": (without("state/server/faults"), "part.h5.checkpoint"),
     "no history": (without("state/history"), "part.h5.checkpoint"),
-    "no seconds": (lambda file: file["state"].attrs.__delitem__("seconds"), "part.h5.checkpoint"),
+    "no seconds": (lambda file: file["state/history"].attrs.__delitem__("seconds"), "part.h5.checkpoint"),
     "parameters are NaN": (lambda file: file["state/parameters"].__setitem__((), np.nan), "checksum"),
     "parameters of another shape": (replaced("state/parameters", data=np.ones(4)), "part.h5.checkpoint"),
     "parameters are one number": (replaced("state/parameters", data=1.0), "part.h5.checkpoint"),
@@ -253,7 +253,7 @@ STATE = {
     "another version": (told("version", 1), "has version 1, this program reads"),
     "another format": (told("format", "mpicoded-result"), "is not a checkpoint of mpicoded"),
     "a group in itself": (lambda file: file.__setitem__("state/server/again", file["state/server"]), "checkpoint"),
-    "a seconds of text": (lambda file: file["state"].attrs.__setitem__("seconds", "long"), "part.h5.checkpoint"),
+    "a seconds of text": (lambda file: file["state/history"].attrs.__setitem__("seconds", "long"), "part.h5.checkpoint"),
 }
 cut("checkpoint", "part.h5.checkpoint", RESUME)
 hdf5("checkpoint", "part.h5.checkpoint", RESUME, STATE)
