@@ -13,10 +13,14 @@ from mpicoded.transport.mpi import MPI, MpiTransport
 
 
 def weight() -> int:
-    """The bytes of all ranks; of a page that several of them have, each counts its part."""
+    """The bytes of all ranks; of a page that several processes have, each counts its part.
+
+    Without those of files, libraries above all: their parts depend on what else runs on this machine.
+    """
     everyone = np.empty(transport.size, np.int64)
     MPI.COMM_WORLD.Barrier()
-    mine = int(re.search(r"^Pss:\s+(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.M)[1])
+    told = dict(re.findall(r"^(Pss\w*):\s+(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.M))
+    mine = int(told["Pss"]) - int(told["Pss_File"])
     MPI.COMM_WORLD.Allgather(np.array([1024 * mine]), everyone)
     return int(everyone.sum())
 
@@ -31,7 +35,7 @@ tree = {
     "optimizer": {"step_size": 1e-9},
 }
 trainers = []
-for node in (transport.node(), None):
+for node in (None, transport.node()):  # the first takes more: what is imported and compiled when it is needed
     before = weight()
     trainers.append(Trainer(decode(tree, "weigh"), layout.describe(sys.argv[1]), transport, node))
     trainers[-1].train()
