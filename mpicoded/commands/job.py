@@ -154,7 +154,7 @@ class Job:
         Raises Refused, on all ranks.
         """
         error, told, transport = None, "", self.transport
-        self._node = transport.node()
+        self._node = None if self._experiment.transport.survives else transport.node()
         try:
             self._trainer = Trainer(self._experiment, self._description, transport, self._node)
             told = "after round" + (self._go_on(self._trainer) if self._options.resuming else "")

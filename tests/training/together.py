@@ -17,6 +17,7 @@ from mpicoded.training import samples
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.local import LocalTransport
 from mpicoded.transport.mpi import MPI, MpiTransport
+from mpicoded.transport.node import MpiNode
 
 samples.WORTH = 1
 comm = MPI.COMM_WORLD
@@ -78,10 +79,13 @@ def trained(tables: dict[str, object], transport, node) -> Trainer:
     return trainer
 
 
-def wrong(name: str, tables: dict[str, object], full: bool = False) -> list[str]:
+def wrong(name: str, tables: dict[str, object], full: bool = False, two: bool = False) -> list[str]:
     """What does not hold on this rank."""
     transport, asked = MpiTransport(), []
     node = transport.node()
+    if two:  # nodes of two ranks and of one, as transport.node() has them
+        half = comm.Split(transport.rank // 2, transport.rank)
+        node = MpiNode(half, transport.rank) if half.size > 1 else None
 
     def counted(description, group, runs, *words):
         asked.extend(runs if group == "" else [])
@@ -105,9 +109,9 @@ def wrong(name: str, tables: dict[str, object], full: bool = False) -> list[str]
         [np.arange(start, start + size) for start, size in zip(shards.starts, shards.sizes, strict=True)]
     )
     found = {
-        "shared or not": shards.x.flags.writeable != full,
+        "shared or not": shards.x.flags.writeable != (full or node is None),
         "not said": ("no room" in trainer.apart) != full,
-        "not each row once": not full and read.max() != 1,
+        "not each row once": not full and not two and read.max() != 1,
         "not all rows": read.min() < 1,
         "other bytes": trainer._shard_bytes != bytes_here + (tests.nbytes if tests else 0),
         "other samples": not (np.array_equal(x, shards.x[rows]) and np.array_equal(y, shards.y[rows])),
@@ -126,4 +130,6 @@ if comm.rank == 0:
 comm.Barrier()
 found = [text for case in CASES.items() for text in wrong(*case)]
 found += [f"{text}, full" for name in ("permuted", "labels") for text in wrong(name, CASES[name], full=True)]
+if comm.size == 3:
+    found += [f"{text}, two nodes" for name in ("permuted", "windows") for text in wrong(name, CASES[name], two=True)]
 Path(f"{comm.rank}.json").write_text(json.dumps(found))
