@@ -19,7 +19,7 @@ from mpicoded.data.layout import Description
 
 _WORKSPACE_BYTES = 32 << 20
 _FEW_SIZES = 8  # distinct sizes of subsets that are worked as they are, without padding or copies
-_LARGE = 256 << 10  # bytes of a subset from which on a batch more costs less than a copy of it
+_LARGE = 256 << 10  # bytes of subsets side by side from which on a batch more costs less than a copy of them
 _TEST_BLOCK = 256  # test samples in one pseudo-subset
 _CPU = Processor()
 
@@ -157,8 +157,10 @@ class Shards:
                 continue
             row_bytes = int(size[start]) * self.x.shape[1] * self.x.itemsize
             most = max(1, _WORKSPACE_BYTES // row_bytes)
-            in_place = row_bytes >= _LARGE and batch_size is None and isinstance(self.x, np.ndarray)
-            gaps = self._gaps(places[start:stop]) if in_place else []
+            gaps = self._gaps(places[start:stop])
+            in_place = (stop - start) * row_bytes >= (len(gaps) + 1) * _LARGE
+            if not in_place or batch_size is not None or not isinstance(self.x, np.ndarray):
+                gaps = []
             for first, end in pairwise([start, *(start + gap for gap in gaps), stop]):
                 chunks += [(slice(a, min(a + most, end)), int(size[start])) for a in range(first, end, most)]
         return Work(self.subsets[places], places, tuple(chunks))
