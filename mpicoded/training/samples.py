@@ -44,11 +44,13 @@ def read(experiment: Experiment, description: Description, transport: Transport,
     Raises InputError on all ranks of a node where one of them has read what cannot be used.
     """
     dtype, on_cpu = np.dtype(experiment.compute.dtype), experiment.compute.device == "cpu"
-    together = node if on_cpu and not experiment.transport.survives else None
+    survives = experiment.transport.survives
+    together = node if on_cpu and not survives else None
     memory, wanted = None, 0
     try:
         holders, held = placement(experiment, description, transport.size)
-        common = in_common(description, held[transport.rank if node is None else node.ranks], dtype)
+        sharing = np.arange(transport.size) if survives else np.array([transport.rank]) if node is None else node.ranks
+        common = in_common(description, held[sharing], dtype)
         wanted = common.nbytes if common.saved >= WORTH else 0
     finally:  # the others wait for what this rank wants, also where it fails
         if together is not None:
@@ -65,14 +67,14 @@ def read(experiment: Experiment, description: Description, transport: Transport,
         nbytes += test.nbytes
     apart = ""
     if wanted and memory is None and on_cpu:
-        why = "there is no room in shared memory" if together is not None else "ranks may die one by one"
-        apart = f"{why}: each rank of a node has its own copy of the samples, {common.saved} bytes more in all"
+        why, most = ("ranks may die one by one", "up to ") if survives else ("there is no room in shared memory", "")
+        apart = f"{why}: each has its own copy of what others of its node read, too, {most}{common.saved} bytes in all"
     return Samples(holders, shards, test, nbytes, apart)
 
 
 def in_common(description: Description, held: Bool[Array, "ranks subsets"], dtype: np.dtype) -> Common:
     """What ranks would share that hold these subsets."""
-    sizes, held = np.diff(description.offsets), np.atleast_2d(held)
+    sizes = np.diff(description.offsets)
     row = description.features * dtype.itemsize + description.target(dtype).itemsize
     rows = int(sizes @ held.any(axis=0))
     return Common(
