@@ -19,7 +19,7 @@ from mpicoded.experiment import Experiment
 from mpicoded.training.checkpoint import Keeper
 from mpicoded.training.coding import Coding
 from mpicoded.training.loop import Trainer
-from mpicoded.transport.base import Patience, ServerLost, Transport
+from mpicoded.transport.base import Node, Patience, ServerLost, Transport
 from mpicoded.wiring import Root
 
 
@@ -57,14 +57,17 @@ class Job:
         self._lost_before: dict[str, Any] | None = None if options.resuming else {}
         self._reporter: Reporter | None = None
         self._trainer: Trainer | None = None
+        self._node: Node | None = None
+        self._apart = ""  # see Samples
         self._watchdog: Watchdog | None = None
 
     def run(self, load: Callable[[], Experiment]) -> int:
         """Check everything, train, and leave; the exit code."""
-        if not self._agree(load):
+        if not self._check(load):
             if self.transport.leads and not self._options.quiet:
                 print(f"{self._target} is finished: nothing to do", flush=True)
             return 0
+        self._prepare()
         experiment = self._experiment
         if self._options.restart and self.transport.leads:
             self._place.unlink(missing_ok=True)
@@ -108,7 +111,7 @@ class Job:
         ours = saved is not None and saved.digest == self._digest
         return f"; mpicoded resume {self._target} goes on after round {saved.round}" if saved and ours else ""
 
-    def _agree(self, load: Callable[[], Experiment]) -> bool:
+    def _check(self, load: Callable[[], Experiment]) -> bool:
         """Check everything on every rank, and that all have the same; whether there is anything to do.
 
         Raises Refused, on all ranks.
@@ -127,15 +130,12 @@ class Job:
                 waits = patience(experiment, experiment.transport, description.subsets)
                 self.transport = transport.patient(experiment.devices, waits)
             self._digest = hashlib.sha256((experiment.to_toml() + description.fingerprint()).encode()).hexdigest()
-            self._trainer = Trainer(experiment, description, self.transport)
-            told = self._digest + (self._go_on(self._trainer) if options.resuming else "")
+            told = self._digest
         except Finished:
             told = "finished"
-        except InputError as problem:
-            error = one_line(problem)
-        except MemoryError as problem:
-            error = f"out of memory: {one_line(problem)}"
-        # Every rank has checked everything by itself; they agree before the first collective call of the training.
+        except (InputError, MemoryError) as problem:
+            error = _said(problem)
+        # Every rank has checked everything by itself; they agree before any of them waits for another.
         first, first_foreign = transport.texts(told)[0], transport.texts(foreign)[0]
         if first == "finished":  # as rank 0 sees it; another host may still see the file as it was before
             return False
@@ -146,7 +146,27 @@ class Job:
                 error = "this rank loaded another config or dataset than rank 0"
         if (error := transport.agree(error)) is not None:
             raise Refused(error)
-        return self._trainer is not None
+        return True
+
+    def _prepare(self) -> None:
+        """Read the samples, together with the other ranks of the node, and the checkpoint if there is one.
+
+        Raises Refused, on all ranks.
+        """
+        error, told, transport = None, "", self.transport
+        self._node = None if self._experiment.transport.survives else transport.node()
+        try:
+            self._trainer = Trainer(self._experiment, self._description, transport, self._node)
+            told = "after round" + (self._go_on(self._trainer) if self._options.resuming else "")
+            self._apart = self._trainer.apart
+        except (InputError, MemoryError) as problem:
+            error = _said(problem)
+        first = transport.texts(told)[0]
+        if error is None and first and told != first:
+            error = "this rank found another checkpoint than rank 0"
+        if (error := transport.agree(error)) is not None:
+            raise Refused(error)
+        self._apart = next((text for text in transport.texts(self._apart) if text), "")
 
     def _train(self, keeper: Keeper) -> int:
         """Train, if need be with another server than before."""
@@ -159,7 +179,7 @@ class Job:
                 if not self.transport.leads:
                     return 0 if trainer.train(keeper=keeper) else STOPPED
                 words = (self._experiment, self._description, self.transport, self._hosts, self._target)
-                before = trainer.history.rows, self._lost_before or {}
+                before = trainer.history.rows, self._lost_before or {}, self._apart
                 self._reporter = reporter = Reporter(*words, self._options.quiet, *before)
                 if trainer.train(reporter.report, reporter.tick, keeper):
                     self._place.unlink(missing_ok=True)
@@ -197,6 +217,10 @@ class Job:
             why = f"{type(error).__name__}: {one_line(error)}"
             raise InputError(f"checkpoint {self._place} does not hold the state of this experiment: {why}") from None
         return f" {saved.round}"
+
+
+def _said(problem: Exception) -> str:
+    return f"out of memory: {one_line(problem)}" if isinstance(problem, MemoryError) else one_line(problem)
 
 
 def patience(experiment: Experiment, transport: Root, subsets: int) -> Patience:

@@ -17,6 +17,7 @@ from mpicoded.experiment import Experiment
 from mpicoded.training.aggregation import slice_servers
 from mpicoded.training.coding import Coding
 from mpicoded.training.placement import evaluators, placement
+from mpicoded.training.samples import WORTH, in_common
 from mpicoded.training.tolerance import Tolerance
 from mpicoded.transport.base import block_sizes, header_layout
 from mpicoded.wiring import Sharded
@@ -51,6 +52,8 @@ def plan(config: str, ranks: int | None, overrides: Sequence[str]) -> int:
         "32 MB to work in\nwhere subsets differ in size or mini-batches are drawn\n"
     )
     print(_memory(experiment, description, coding, dim, ranks or 1))
+    if (saved := _saved(experiment, description, ranks or 1)) >= WORTH:
+        print(f"\nranks of a node have one copy of the samples: {readable_bytes(saved)} less, if all are on one node")
     if experiment.compute.device != "cpu":
         print("\nsamples and gradients are in the memory of the rank's GPU, beside a copy of those of one batch")
     return 0
@@ -219,6 +222,14 @@ def _memory(experiment: Experiment, description: Description, coding: Coding, di
     rows += [[str(rank), *map(readable_bytes, [*parts[:, rank], parts[:, rank].sum()])] for rank in shown]
     rows.append(["all", *map(readable_bytes, [*parts.sum(axis=1), parts.sum()])])
     return table(rows)
+
+
+def _saved(experiment: Experiment, description: Description, ranks: int) -> int:
+    """Bytes of samples that ranks of one node do not have twice."""
+    if experiment.compute.device != "cpu" or experiment.transport.survives:
+        return 0
+    held = placement(experiment, description, ranks).held
+    return in_common(description, held, np.dtype(experiment.compute.dtype)).saved
 
 
 def _resident() -> int:

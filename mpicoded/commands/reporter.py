@@ -34,6 +34,7 @@ class Reporter:
         quiet: bool,
         rows: Sequence[dict[str, float]],
         lost_before: Mapping[str, Any],
+        apart: str = "",
     ) -> None:
         allocation = allocations.report(experiment.allocation, experiment.devices, description.subsets, experiment.seed)
         self._experiment, self._target, self._quiet = experiment, target, quiet
@@ -45,6 +46,7 @@ class Reporter:
         self._said_lost = 0
         self._transport, self._hosts = transport, hosts
         warnings = _warnings(experiment, allocation, description.subsets)
+        warnings += [apart] if apart else []
         if plugins.packages(experiment):  # where none is used, none was looked for
             warnings += [f"plug-in that cannot be used: {line}" for line in plugins.found().refused]
         found = (experiment, allocation, transport.description, hosts, target)

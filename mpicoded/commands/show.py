@@ -74,7 +74,7 @@ def _memory(result: Results) -> list[str]:
     if not {"shards", "peak"} <= set(result.memory):
         return []
     shards, peak = _range(result.memory["shards"]), _range(result.memory["peak"])
-    return [f"memory: {shards} of samples on a rank, peak {peak} in all"]
+    return [f"memory: {shards} of samples read by a rank, peak {peak} in all"]
 
 
 def _bad_records(result: Results) -> list[str]:

@@ -59,6 +59,10 @@ class Description(NamedTuple):
         """Number of training samples in all subsets."""
         return int(self.offsets[-1])
 
+    def target(self, dtype: Any) -> np.dtype[Any]:
+        """The type of targets in memory, where ``dtype`` is that of the samples."""
+        return np.dtype(np.int64 if self.task == "classification" else dtype)
+
     def __str__(self) -> str:
         classes = f", {self.classes} classes" if self.classes else ""
         test = f", {self.test_samples} test samples" if self.test_samples else ""
@@ -200,16 +204,22 @@ def _check_samples(file: h5py.File, group: str, samples: int, task: str, need: A
 
 
 def read_rows(
-    description: Description, group: str, runs: Sequence[tuple[int, int]], dtype: Any
+    description: Description,
+    group: str,
+    runs: Sequence[tuple[int, int]],
+    dtype: Any,
+    into: tuple[Float[Array, "rows features"], Shaped[Array, " rows"]] | None = None,
 ) -> tuple[Float[Array, "rows features"], Shaped[Array, " rows"]]:
     """Read runs of rows [start, stop) of ``group`` ("" or "test/"), one after another, in one pass.
 
-    Each run is one read straight into its place. Raises InputError where the values are not usable.
+    Each run is one read straight into its place: of new arrays, or of x and y that are given. Raises InputError where
+    the values are not usable.
     """
     rows = sum(stop - start for start, stop in runs)
     classification = description.task == "classification"
-    x = np.empty((rows, description.features), dtype)
-    y = np.empty(rows, np.int64 if classification else dtype)
+    if into is None:
+        into = np.empty((rows, description.features), dtype), np.empty(rows, description.target(dtype))
+    x, y = into
     with opened(description.path, "data file", scanned=0) as file:  # no text is read
         at = 0
         for start, stop in runs:

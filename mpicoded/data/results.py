@@ -4,7 +4,8 @@
 ``history/NAME``        1-D datasets of equal length, a row for round 0, every ``evaluate_every`` rounds, and the last
 ``parameters``          (dim,), dimension ``parameter``: the parameters after the last row's round
 ``timings/PHASE``       (ranks,) seconds that each rank spent in a phase
-``memory/shards``       (ranks,) bytes of samples that each rank holds; ``memory/peak``: its resident memory at most
+``memory/shards``       (ranks,) bytes of samples that each rank has brought into memory: where ranks of a node share
+                        them, its part; ``memory/peak``: its resident memory at most, with what it shares
 ``suspicion/NAME``      (devices,) ``score``: how far out a device's votes are (near 1 for an honest one);
                         ``rank``, ``host`` of the device; (ranks,) ``rank_score``: the mean of a rank's devices
 ``estimates/NAME``      (rounds,), where the number of liars is estimated: ``tolerated``, the Byzantine votes that parts

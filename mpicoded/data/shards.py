@@ -19,6 +19,7 @@ from mpicoded.data.layout import Description
 
 _WORKSPACE_BYTES = 32 << 20
 _FEW_SIZES = 8  # distinct sizes of subsets that are worked as they are, without padding or copies
+_LARGE = 256 << 10  # bytes of subsets side by side from which on a batch more costs less than a copy of them
 _TEST_BLOCK = 256  # test samples in one pseudo-subset
 _CPU = Processor()
 
@@ -55,8 +56,27 @@ def test_rows(description: Description, part: int, parts: int) -> Int[Array, " e
     return np.minimum(edges * _TEST_BLOCK, description.test_samples)
 
 
+def runs_of(
+    description: Description, subsets: Int[Array, " subsets"], first: int = 0, stop: int | None = None
+) -> list[tuple[int, int]]:
+    """Where these subsets (ascending) are in the file, as runs of rows; neighbours are one run.
+
+    ``first`` and ``stop``: only these of their rows, as they come one after another.
+    """
+    offsets, groups = description.offsets, np.split(subsets, np.flatnonzero(np.diff(subsets) != 1) + 1)
+    runs = [(int(offsets[run[0]]), int(offsets[run[-1] + 1])) for run in groups if len(run)]
+    if stop is None:
+        return runs
+    starts = np.cumsum([0, *(end - begin for begin, end in runs)])
+    cut = [(max(b, b + first - at), min(e, b + stop - at)) for (b, e), at in zip(runs, starts.tolist(), strict=False)]
+    return [(begin, end) for begin, end in cut if begin < end]
+
+
 class Shards:
-    """Some subsets of a dataset, in the memory of a processor, ascending by number. Plans are NumPy's."""
+    """Some subsets of a dataset, in the memory of a processor, ascending by number. Plans are NumPy's.
+
+    ``starts``: where they begin in x and y, if these hold others, too.
+    """
 
     def __init__(
         self,
@@ -67,10 +87,11 @@ class Shards:
         scale: float,
         exact: bool = False,
         processor: Processor = _CPU,
+        starts: Int[Array, " held"] | None = None,
     ) -> None:
         self.subsets = subsets
         self.sizes = sizes
-        self.starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
+        self.starts = np.cumsum(sizes) - sizes if starts is None else starts
         self.processor = processor
         self.x, self.y = processor.put(x), processor.put(y)
         self.scale = scale
@@ -86,17 +107,25 @@ class Shards:
 
         A sample weighs subsets/samples, so that the mean over subsets is the average over all samples.
         """
-        offsets = description.offsets
-        runs = [
-            (int(offsets[run[0]]), int(offsets[run[-1] + 1]))
-            for run in np.split(subsets, np.flatnonzero(np.diff(subsets) != 1) + 1)
-            if len(run)
-        ]
-        x, y = layout.read_rows(description, "", runs, dtype)
-        sizes = offsets[1:] - offsets[:-1]
+        x, y = layout.read_rows(description, "", runs_of(description, subsets), dtype)
+        return cls.among(description, subsets, subsets, x, y, processor)
+
+    @classmethod
+    def among(
+        cls,
+        description: Description,
+        subsets: Int[Array, " held"],
+        read: Int[Array, " read"],
+        x: Float[Array, "rows features"],
+        y: Shaped[Array, " rows"],
+        processor: Processor = _CPU,
+    ) -> Self:
+        """Some of the subsets that x and y hold, one after another: those that were ``read``, ascending."""
+        sizes = np.diff(description.offsets)
         # The dataset decides, not what this rank holds: products must have the same shapes on any number of ranks.
-        exact = len(np.unique(sizes)) <= _FEW_SIZES
-        return cls(subsets, sizes[subsets], x, y, description.subsets / description.samples, exact, processor)
+        exact, scale = len(np.unique(sizes)) <= _FEW_SIZES, description.subsets / description.samples
+        starts = (np.cumsum(sizes[read]) - sizes[read])[np.searchsorted(read, subsets)]
+        return cls(subsets, sizes[subsets], x, y, scale, exact, processor, starts)
 
     @classmethod
     def read_test(
@@ -110,7 +139,7 @@ class Shards:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the samples held."""
+        """Bytes of x and y."""
         return int(self.x.nbytes + self.y.nbytes)
 
     def work(self, subsets: Int[Array, " wanted"], batch_size: int | None = None) -> Work:
@@ -128,7 +157,12 @@ class Shards:
                 continue
             row_bytes = int(size[start]) * self.x.shape[1] * self.x.itemsize
             most = max(1, _WORKSPACE_BYTES // row_bytes)
-            chunks += [(slice(a, min(a + most, stop)), int(size[start])) for a in range(start, stop, most)]
+            gaps = self._gaps(places[start:stop])
+            in_place = (stop - start) * row_bytes >= (len(gaps) + 1) * _LARGE
+            if not in_place or batch_size is not None or not isinstance(self.x, np.ndarray):
+                gaps = []
+            for first, end in pairwise([start, *(start + gap for gap in gaps), stop]):
+                chunks += [(slice(a, min(a + most, end)), int(size[start])) for a in range(first, end, most)]
         return Work(self.subsets[places], places, tuple(chunks))
 
     def batches(self, work: Work, streams: Streams | None = None) -> Iterator[Batch]:
@@ -148,10 +182,14 @@ class Shards:
             else:
                 yield Batch(slots, *self._whole(places, samples))
 
+    def _gaps(self, places: Array) -> list[int]:
+        """Which of these subsets do not begin where the one before them ends."""
+        return list((np.flatnonzero(self.starts[places[1:]] != (self.starts + self.sizes)[places[:-1]]) + 1).tolist())
+
     def _whole(self, places: Array, samples: int) -> tuple[Array, Array, Array]:
         count, features, xp = len(places), self.x.shape[1], self.processor.xp
         sizes, first = self.sizes[places], int(self.starts[places[0]])
-        if (sizes == samples).all() and (places[1:] - places[:-1] == 1).all():  # they lie side by side: no copy
+        if (sizes == samples).all() and not self._gaps(places):  # they lie side by side: no copy
             rows = slice(first, first + count * samples)
             x, y = self.x[rows].reshape(count, samples, features), self.y[rows].reshape(count, samples)
             return x, y, xp.broadcast_to(self._weight, (count, samples))

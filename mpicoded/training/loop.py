@@ -18,11 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpicoded.algorithms.memories import Turn
-from mpicoded.algorithms.processors import processor
 from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.data.layout import Description
-from mpicoded.data.shards import Shards
 from mpicoded.errors import RunError
 from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Adversary
@@ -36,10 +34,9 @@ from mpicoded.training.faults import Faults
 from mpicoded.training.history import History
 from mpicoded.training.links import Downlink, Uplink
 from mpicoded.training.mishaps import Mishaps
-from mpicoded.training.placement import placement
+from mpicoded.training.samples import read
 from mpicoded.training.tolerance import Estimate
-from mpicoded.transport.base import Kind, Loss, Order, RanksMissing, Transport, block, block_sizes, devices_on
-from mpicoded.transport.launched import local_rank
+from mpicoded.transport.base import Kind, Loss, Node, Order, RanksMissing, Transport, block, block_sizes, devices_on
 
 _MEMORY = ("shards", "peak")
 
@@ -59,25 +56,26 @@ class Progress(NamedTuple):
 
 
 class Trainer:
-    """One rank's part of a run. Building it reads this rank's shards and makes no collective call."""
+    """One rank's part of a run. Building it reads the samples, together with the ranks of the node if they are given.
 
-    def __init__(self, experiment: Experiment, description: Description, transport: Transport) -> None:
+    No rank waits in it for one that has failed there.
+    """
+
+    def __init__(
+        self, experiment: Experiment, description: Description, transport: Transport, node: Node | None = None
+    ) -> None:
         self.experiment, self.transport = experiment, transport
         self.clock = Clock()
         self.hosted = first, stop = block(experiment.devices, transport.rank, transport.size)
         dtype = np.dtype(experiment.compute.dtype)
-        holders, held = placement(experiment, description, transport.size)
-        where = processor(experiment.compute.device, local_rank())
-        shards = Shards.read(description, np.flatnonzero(held[transport.rank]), dtype, where)
-        test = None
-        if description.test_samples and experiment.model.task == "classification":
-            test = Shards.read_test(description, transport.rank, transport.size, dtype, where)
+        samples = read(experiment, description, transport, node)
+        self.apart = samples.apart
         dim = experiment.model.dim(description.features, description.classes)
         self.parameters = experiment.model.initial(
             description.features, description.classes, generator(experiment.seed, "initial")
         ).astype(dtype)
-        gradients = Gradients(experiment.model, shards, dim, description.classes)
-        self._evaluator = Evaluator(transport, description, gradients, holders, test)
+        gradients = Gradients(experiment.model, samples.shards, dim, description.classes)
+        self._evaluator = Evaluator(transport, description, gradients, samples.holders, samples.test)
         coding = Coding(experiment, description.subsets)
         self.devices = Devices(experiment, coding, first, stop, gradients, self.clock)
         self.downlink = Downlink(experiment, transport, dim)
@@ -88,7 +86,7 @@ class Trainer:
         self.server = self.aggregation.server
         self._total = coding.each * experiment.devices
         self._told_before = np.zeros(dim if experiment.memory.looks_back else 0, dtype)
-        self._shard_bytes = shards.nbytes + (test.nbytes if test is not None else 0)
+        self._shard_bytes = samples.nbytes
         self.round = 0  # steps done
         self.where = "before the first round"
         self.history = History(transport)  # the server's

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from mpicoded.algorithms.shapes import Array, Bool
+from mpicoded.algorithms.shapes import Array, Bool, Int
 
 TEXT_BYTES = 1024  # longest text that ranks exchange, in UTF-8
 
@@ -57,6 +57,27 @@ class RanksMissing(Exception):
 
 class ServerLost(Exception):
     """The rank that is the server has died."""
+
+
+class Node(Protocol):
+    """The ranks of a node, which can have memory in common. What it does they all do together."""
+
+    ranks: Int[Array, " ranks"]
+    """Their numbers, ascending."""
+    place: int
+    """Of this rank among them."""
+
+    def memory(self, nbytes: int) -> Array | None:
+        """So many bytes that all of them read and write, for as long as they live; all ask for as many.
+
+        None on all of them where one asks for none, or where there is no room.
+        """
+
+    def settle(self, error: str | None) -> str | None:
+        """Wait until all have come here: what each has written before, the others read from now on.
+
+        The error of the lowest rank that has one, on all of them; None where no rank has any.
+        """
 
 
 class Transport(Protocol):
@@ -116,6 +137,9 @@ class Transport(Protocol):
 
     def lowest(self, count: int) -> "Transport | None":
         """The so many lowest ranks by themselves, None on the others. All ranks must call it."""
+
+    def node(self) -> Node | None:
+        """The ranks of this rank's node; None where it is alone there. All ranks must call it."""
 
     def collect(self, rows: Array, counts: Array) -> Array | None:
         """Bring the rows of all ranks to the server, rank by rank; counts[r] rows come from rank r.

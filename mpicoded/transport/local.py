@@ -3,7 +3,7 @@
 import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Bool
-from mpicoded.transport.base import Gathered, Loss, Order, Patience, ServerLost, Transport
+from mpicoded.transport.base import Gathered, Loss, Node, Order, Patience, ServerLost, Transport
 
 
 class LocalTransport:
@@ -56,6 +56,10 @@ class LocalTransport:
     def lowest(self, count: int) -> Transport | None:
         """Itself."""
         return self
+
+    def node(self) -> Node | None:
+        """It is alone."""
+        return None
 
     def collect(self, rows: Array, counts: Array) -> Array | None:
         """The rows themselves."""

@@ -19,6 +19,7 @@ from mpicoded.transport.base import (
     Gathered,
     Kind,
     Loss,
+    Node,
     Order,
     Patience,
     Transport,
@@ -34,6 +35,7 @@ if Path(sys.prefix, "lib", "libmpi.so.40").exists():
     # Open MPI installed into this environment, as from PyPI: it probes for OFI networks for a second at every
     # start. A site's own Open MPI has its own settings, which an environment variable would override.
     os.environ.setdefault("OMPI_MCA_btl", "^ofi")
+    os.environ.setdefault("OMPI_MCA_osc", "^ucx")  # without its network it calls itself an error, on every rank
 mpi4py.rc.threads = False  # one thread calls MPI
 try:
     from mpi4py import MPI
@@ -177,6 +179,13 @@ class MpiTransport:
         there = self.rank < count
         comm = self._comm.Split(0 if there else MPI.UNDEFINED, self.rank)
         return MpiTransport(comm, private=True) if there else None
+
+    def node(self) -> Node | None:
+        """A communicator of those that the MPI says share memory."""
+        from mpicoded.transport.node import MpiNode
+
+        comm = self._comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
+        return MpiNode(comm, self.rank) if comm.size > 1 else None
 
     def collect(self, rows: Array, counts: Array) -> Array | None:
         """A Gatherv of rows."""
