@@ -253,7 +253,10 @@ STATE = {
     "another version": (told("version", 1), "has version 1, this program reads"),
     "another format": (told("format", "mpicoded-result"), "is not a checkpoint of mpicoded"),
     "a group in itself": (lambda file: file.__setitem__("state/server/again", file["state/server"]), "checkpoint"),
-    "a seconds of text": (lambda file: file["state/history"].attrs.__setitem__("seconds", "long"), "part.h5.checkpoint"),
+    "a seconds of text": (
+        lambda file: file["state/history"].attrs.__setitem__("seconds", "long"),
+        "part.h5.checkpoint",
+    ),
 }
 cut("checkpoint", "part.h5.checkpoint", RESUME)
 hdf5("checkpoint", "part.h5.checkpoint", RESUME, STATE)
