@@ -134,6 +134,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def check(self, data: Description, ranks: int) -> None:
         """Raise InputError where the parts do not fit each other, the data or the number of ranks."""
         self._check_waiting(ranks)
+        if isinstance(self.transport, wiring.Sharded):
+            self._check_sharded()
         self.checkpoint_interval()
         if ranks > self.devices:
             raise InputError(f"{ranks} ranks are more than the {self.devices} devices: each rank hosts one at least")
@@ -180,8 +182,6 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Raise InputError where rounds without all messages would mean something else than they should."""
         transport = self.transport
         plain = isinstance(self.aggregator, aggregators.Mean) and not self.filters
-        if isinstance(transport, wiring.Sharded):
-            self._check_sharded()
         if self.encoder.reweighs and not (transport.incomplete and plain):
             parts = " after ".join([self.aggregator.name(), *(item.name() for item in reversed(self.filters))])
             raise InputError(

@@ -13,6 +13,7 @@ from mpicoded.algorithms.slices import WHOLE, Sums, squared_distances
 
 Votes = Float[Array, "votes dim"]
 Filtered = Float[Array, "filtered dim"]
+Stream = np.random.Generator | None
 
 
 class Filter(VotesTaker):
@@ -30,13 +31,7 @@ class Filter(VotesTaker):
         """How many votes come out of this many; as many, unless the filter says otherwise."""
         return votes
 
-    def apply(
-        self,
-        votes: Votes,
-        out: Filtered | None = None,
-        stream: np.random.Generator | None = None,
-        sums: Sums = WHOLE,
-    ) -> Filtered:
+    def apply(self, votes: Votes, out: Filtered | None = None, stream: Stream = None, sums: Sums = WHOLE) -> Filtered:
         """The votes that the next filter or the rule gets; ``stream`` is for filters that draw random numbers."""
         raise NotImplementedError
 
@@ -58,13 +53,7 @@ class NearestNeighborMixing(Filter):
         """2f + 1."""
         return 2 * self.byzantine + 1
 
-    def apply(
-        self,
-        votes: Votes,
-        out: Filtered | None = None,
-        stream: np.random.Generator | None = None,
-        sums: Sums = WHOLE,
-    ) -> Filtered:
+    def apply(self, votes: Votes, out: Filtered | None = None, stream: Stream = None, sums: Sums = WHOLE) -> Filtered:
         """Mix by one product with the matrix of neighbours."""
         votes = as_floats(votes)
         chosen = self.chosen(votes, sums)
@@ -114,13 +103,7 @@ class Bucketing(Filter):
         """The number of groups."""
         return -(-votes // self.size)
 
-    def apply(
-        self,
-        votes: Votes,
-        out: Filtered | None = None,
-        stream: np.random.Generator | None = None,
-        sums: Sums = WHOLE,
-    ) -> Filtered:
+    def apply(self, votes: Votes, out: Filtered | None = None, stream: Stream = None, sums: Sums = WHOLE) -> Filtered:
         """Shuffle and average; without a stream, as the same one says each time."""
         votes, xp = as_floats(votes), namespace(votes)
         stream = generator(0, "bucketing") if stream is None else stream
@@ -140,13 +123,7 @@ class Clip(Filter):
     cost: ClassVar[str] = "n dim"
     tau: Positive
 
-    def apply(
-        self,
-        votes: Votes,
-        out: Filtered | None = None,
-        stream: np.random.Generator | None = None,
-        sums: Sums = WHOLE,
-    ) -> Filtered:
+    def apply(self, votes: Votes, out: Filtered | None = None, stream: Stream = None, sums: Sums = WHOLE) -> Filtered:
         """Scale each vote."""
         votes, xp = as_floats(votes), namespace(votes)
         lengths = xp.sqrt(sums.squares(votes))
@@ -166,13 +143,7 @@ class AdaptiveClipping(Filter):
         """2f + 1."""
         return 2 * self.byzantine + 1
 
-    def apply(
-        self,
-        votes: Votes,
-        out: Filtered | None = None,
-        stream: np.random.Generator | None = None,
-        sums: Sums = WHOLE,
-    ) -> Filtered:
+    def apply(self, votes: Votes, out: Filtered | None = None, stream: Stream = None, sums: Sums = WHOLE) -> Filtered:
         """Scale the k longest."""
         count = votes.shape[0]
         self.check(count)

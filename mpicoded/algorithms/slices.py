@@ -76,6 +76,17 @@ class Sums:
         """The votes' sum with these weights."""
         return self.piecewise(votes.shape[1], lambda piece: weights @ votes[:, piece], out)
 
+    def combine_about(
+        self,
+        centre: Float[Array, " columns"],
+        weights: Float[Array, " votes"],
+        votes: Float[Array, "votes columns"],
+        out: Array | None = None,
+    ) -> Float[Array, " columns"]:
+        """The same, and of a centre what the weights lack to one."""
+        rest = 1 - namespace(weights).sum(weights)
+        return self.piecewise(votes.shape[1], lambda piece: weights @ votes[:, piece] + rest * centre[piece], out)
+
     def mean_of(
         self, kept: Array, votes: Float[Array, "votes columns"], out: Array | None = None
     ) -> Float[Array, " columns"]:

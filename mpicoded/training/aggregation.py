@@ -13,7 +13,7 @@ from mpicoded.training.clock import Clock
 from mpicoded.training.coding import Coding
 from mpicoded.training.combiner import Combiner
 from mpicoded.training.server import Receiver, Server
-from mpicoded.transport.base import Gathered, Transport, block, block_sizes
+from mpicoded.transport.base import Gathered, Transport, block, block_sizes, block_starts
 from mpicoded.wiring import Sharded
 
 
@@ -100,7 +100,7 @@ class SharedSums(Sums):
     transport: Transport
 
     def __init__(self, rank: int, edges: tuple[int, ...], firsts: Sequence[int]) -> None:
-        self.moved = 0  # bytes, to all of these ranks
+        self.moved = 0  # bytes, to all of these ranks, until somebody has counted them
         self._counts = np.diff(firsts)
         self._own = edges[firsts[rank] : firsts[rank + 1] + 1]
 
@@ -140,7 +140,7 @@ class InSlices:
         edges = part_edges(dim)
         parts = len(edges) - 1
         self._servers = slice_servers(servers, dim, size)
-        firsts = [i * parts // self._servers for i in range(self._servers + 1)]
+        firsts = [*block_starts(parts, self._servers).tolist(), parts]
         self._columns = np.array([edges[first] for first in firsts] + [dim] * (size - self._servers))
         self._widths = np.diff(self._columns)
         self._mine = slice(int(self._columns[rank]), int(self._columns[rank + 1]))
@@ -152,7 +152,6 @@ class InSlices:
         self._usable = np.empty(devices, bool)
         self._previous = np.zeros(dim if transport.leads else 0, parameters.dtype)
         self._met = False
-        self._counted = 0  # of the bytes of sums
         self._sums: SharedSums | None = None
         self._combiner: Combiner | None = None
         self.server: Server | None = None
@@ -178,14 +177,13 @@ class InSlices:
             outcome = self._combiner.combine(self._slice, usable, usable, turn.round)
         with self._clock.phase("gather"):
             vote = self._transport.collect(self._own_vote(), self._widths)
-        if self.server is None or outcome is None or told is None or vote is None:
+        if self.server is None or self._sums is None or outcome is None or told is None or vote is None:
             return 0
         arrived = told.arrived
         # What each of the ranks got beside messages, as far as rank 0 can know it: sums, who is usable, and the vote.
-        moved = self._sums.moved if self._sums is not None else 0
         beside = told.records.nbytes + self._transport.size * usable.nbytes + vote.nbytes
-        self._transport.overhead_bytes += moved - self._counted + beside
-        self._counted = moved
+        self._transport.overhead_bytes += self._sums.moved + beside
+        self._sums.moved = 0
         bad, saturated = told.records["bad"] & arrived, np.where(arrived, told.records["saturated"], 0)
         self.server.note(turn.round, arrived, bad, saturated)
         self._previous[...] = vote

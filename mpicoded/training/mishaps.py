@@ -18,8 +18,7 @@ class Mishaps:
 
     def __init__(self, experiment: Experiment, rank: int, clock: Clock) -> None:
         self._seed, self._clock = experiment.seed, clock
-        self._faults = [fault for fault in experiment.faults if rank in fault.ranks]
-        self._rank = rank
+        self._faults, self._rank = experiment.faults, rank
 
     def die(self, round: int) -> None:
         """Die, where that is this rank's part."""

@@ -40,8 +40,7 @@ class GeometricMedian(Aggregator):
         ones = xp.ones_like(squares)
         shrink = xp.where(squares > limit, xp.sqrt(limit / xp.where(squares > limit, squares, ones)), ones)
         weights = shrink * self._weights(pair_distances(gram * shrink[:, None] * shrink[None, :]))
-        rest = 1 - xp.sum(weights)
-        return sums.piecewise(votes.shape[1], lambda piece: weights @ votes[:, piece] + rest * centre[piece], out)
+        return sums.combine_about(centre, weights, votes, out)
 
     def kappa(self, votes: int, byzantine: int) -> float | None:
         """4 (1 + a)^2 with a = f/(n - 2f) (Allouah et al. 2023)."""

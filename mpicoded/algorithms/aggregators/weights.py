@@ -49,8 +49,7 @@ class CovarianceFiltering(TolerantAggregator):
         centre, gram = centred_gram(votes, sums)
         weights = _least_spread(on_host(gram), self.byzantine)
         weights = xp.asarray(weights, dtype=votes.dtype, device=votes.device)
-        rest = 1 - xp.sum(weights)
-        return sums.piecewise(votes.shape[1], lambda piece: weights @ votes[:, piece] + rest * centre[piece], out)
+        return sums.combine_about(centre, weights, votes, out)
 
 
 def _least_spread(gram: Float[Array, "votes votes"], byzantine: int) -> Float[Array, " votes"]:
