@@ -4,10 +4,16 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import compression, rules, sharding
+from benchmarks import compression, rounds, rules, sharding, streaming
 from benchmarks.report import surroundings
 
-BENCHMARKS = {"compression": compression, "rules": rules, "sharding": sharding}
+BENCHMARKS = {
+    "compression": compression,
+    "rounds": rounds,
+    "rules": rules,
+    "sharding": sharding,
+    "streaming": streaming,
+}
 
 
 def main() -> None:

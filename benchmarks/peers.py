@@ -78,7 +78,7 @@ def _calls(votes: np.ndarray, byzantine: int) -> Iterator[tuple[str, str, Call]]
     yield from _byzpy(votes, byzantine)
 
 
-def _without_torchvision(name: str) -> Any:
+def without_torchvision(name: str) -> Any:
     """A module that wants torchvision for what no rule needs; its wheel on PyPI is for CUDA alone."""
     missing = {f"torchvision{part}" for part in ("", ".datasets", ".transforms", ".models")} - set(sys.modules)
     sys.modules.update({part: mock.MagicMock() for part in missing})
@@ -91,7 +91,7 @@ def _without_torchvision(name: str) -> Any:
 
 def _byzfl(votes: np.ndarray, byzantine: int) -> Iterator[tuple[str, str, Call]]:
     try:
-        byzfl, torch = _without_torchvision("byzfl"), importlib.import_module("torch")
+        byzfl, torch = without_torchvision("byzfl"), importlib.import_module("torch")
     except ImportError:
         return
     torch.set_num_threads(1)

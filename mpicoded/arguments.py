@@ -1,6 +1,7 @@
 """The words of the command line, and what each is for."""
 
 import argparse
+import math
 from typing import NoReturn
 
 from mpicoded import __version__
@@ -37,12 +38,13 @@ def parser() -> argparse.ArgumentParser:
     plan = commands.add_parser(
         "plan",
         help="what a run would need and send, before it starts",
-        description="Memory, messages, bytes and theory of a run, without running it.",
-        usage="mpicoded plan CONFIG.toml [--ranks P] [--section.key value …]",
+        description="Memory, messages, bytes and theory of a run, without running it; with --time, its seconds.",
+        usage="mpicoded plan CONFIG.toml [--ranks P] [--time] [--nodes Q] [rates] [--section.key value …]",
         allow_abbrev=False,
     )
     plan.add_argument("config", help="the experiment, a TOML file")
     plan.add_argument("--ranks", type=_positive, metavar="P", help="the ranks that it would run on (default 1)")
+    _add_rates(plan)
     allocation = commands.add_parser(
         "allocation",
         help="who computes what: numbers and a picture",
@@ -81,6 +83,30 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("--timings", action="store_true", help="also the seconds of each phase")
     commands.add_parser("doctor", help="is this machine right?", allow_abbrev=False)
     return found
+
+
+def _add_rates(plan: _Parser) -> None:
+    """What the predicted seconds depend on; each of these asks for them."""
+    told = plan.add_argument_group("seconds of a round, predicted (any of these asks for it)")
+    told.add_argument("--time", action="store_true", help="measure this machine for some seconds, and predict")
+    told.add_argument("--nodes", type=_positive, metavar="Q", help="nodes that the ranks are on (default 1)")
+    for name, metavar, text in (
+        ("alpha", "S", "seconds of a message between nodes (default 2e-6)"),
+        ("beta", "S", "seconds of each byte of it (default 1/3e9)"),
+        ("node-alpha", "S", "seconds of a message within a node (default: measured)"),
+        ("node-beta", "S", "seconds of each byte of it (default: measured)"),
+        ("call", "S", "seconds of a collective call beside its messages (default: measured)"),
+        ("flops", "F", "of gradients, what a rank does in a second (default: measured)"),
+    ):
+        told.add_argument(f"--{name}", type=_rate, metavar=metavar, help=text)
+
+
+RATES = ("alpha", "beta", "node_alpha", "node_beta", "call", "flops")
+
+
+def predicts(arguments: argparse.Namespace) -> bool:
+    """Whether any option of ``plan`` asks for seconds."""
+    return bool(arguments.time) or any(getattr(arguments, name) is not None for name in ("nodes", *RATES))
 
 
 def _add_sweep(commands: "argparse._SubParsersAction[_Parser]") -> _Parser:
@@ -135,6 +161,16 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return found
 
 
 def _seconds(text: str) -> float:

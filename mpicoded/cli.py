@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mpicoded.arguments import parser
+from mpicoded.arguments import parser, predicts
 from mpicoded.errors import InputError, one_line
 from mpicoded.transport.launched import launched
 
@@ -87,7 +87,8 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     if command == "plan":
         from mpicoded.commands.plan import plan
 
-        return plan(arguments.config, arguments.ranks or (processes if launched() else None), rest)
+        ranks = arguments.ranks or (processes if launched() else None)
+        return plan(arguments.config, ranks, rest, arguments if predicts(arguments) else None)
     if command == "allocation":
         from mpicoded.commands.allocation import allocation
 

@@ -23,15 +23,24 @@ from mpicoded.algorithms import (
 )
 from mpicoded.algorithms.component import Count, PositiveCount
 from mpicoded.data.layout import Description
-from mpicoded.errors import InputError
-from mpicoded.units import seconds
+from mpicoded.errors import InputError, quoted
+from mpicoded.units import nbytes, seconds
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the samples are, and how many of a subset's a device uses in a round."""
+    """Where the samples are, how many of a subset's a device uses in a round, and what they may take of the memory."""
 
     path: str
     batch_size: PositiveCount | None = None  # None: all
+    memory: str | None = None  # of each rank, as in "2 GB"; what does not fit is read in every round
+
+    def budget(self) -> int | None:
+        """Bytes of samples that each rank may have in memory; None: as many as there are. Raises InputError."""
+        if self.memory is None:
+            return None
+        if (found := nbytes(self.memory)) is None:
+            raise InputError(f'data.memory must be a size such as "500 MB" or "2 GB", got {quoted(self.memory)}')
+        return found
 
 
 class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,6 +146,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if isinstance(self.transport, wiring.Sharded):
             self._check_sharded()
         self.checkpoint_interval()
+        self.data.budget()
         if ranks > self.devices:
             raise InputError(f"{ranks} ranks are more than the {self.devices} devices: each rank hosts one at least")
         if 2 * self.byzantine >= self.devices and self.byzantine:

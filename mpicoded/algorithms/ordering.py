@@ -15,8 +15,10 @@ from mpicoded.algorithms.arrays import as_floats, namespace, store
 from mpicoded.algorithms.shapes import Array, Float
 
 _BLOCK_BYTES = 1 << 19  # a block of columns stays in the caches; calls take long enough to be worth their overhead
-_WORTH_COMPILING = 1 << 19  # numbers; below, a run saves less than loading the compiled loop takes
+_WORTH_COMPILING = 1 << 19  # numbers at a time: below, few calls save less than loading the compiled loop takes
+_WORTH_IN_ALL = 1 << 27  # numbers in a run: what NumPy takes 1.5 s for
 _COMPILED = (np.float32, np.float64)
+_loaded: set[np.dtype[Any]] = set()  # types whose compiled loop is there: it is used for few numbers, too
 
 
 def per_coordinate(
@@ -56,6 +58,13 @@ def nearest_mean(
     return _mean(votes, first, last, kept, out)
 
 
+def expect(numbers: int, dtype: np.dtype[Any]) -> None:
+    """Load the compiled loop now, where a run that orders so many numbers in all gains by it: it takes seconds."""
+    if numbers >= _WORTH_IN_ALL and dtype in _COMPILED and (middle := _compiled()) is not None:
+        middle(np.zeros((3, 1), dtype), 1, 1, 0, np.empty(1, dtype))
+        _loaded.add(dtype)
+
+
 def _mean(votes: Array, first: int, last: int, kept: int | None, out: Array | None) -> Array:
     votes, xp = as_floats(votes), namespace(votes)
     if not isinstance(votes, np.ndarray):
@@ -64,7 +73,8 @@ def _mean(votes: Array, first: int, last: int, kept: int | None, out: Array | No
     votes = _rows_contiguous(votes)
     if out is None:
         out = np.empty(votes.shape[1], votes.dtype)
-    middle = _compiled() if votes.size >= _WORTH_COMPILING and votes.dtype in _COMPILED else None
+    worth = votes.dtype in _loaded or (votes.size >= _WORTH_COMPILING and votes.dtype in _COMPILED)
+    middle = _compiled() if worth else None
     if middle is None:
         for columns, ordered in _blocks(votes):
             out[columns] = _of_sorted(xp, votes[:, columns], ordered, first, last, kept)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mpicoded.algorithms.arrays import namespace
+from mpicoded.algorithms.products import Rows, SparseProduct
 from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
 from mpicoded.errors import InputError, one_line
 
@@ -21,6 +22,9 @@ class Processor:
     """The CPU, for which there is nothing to move."""
 
     xp: Any = np
+
+    def __init__(self) -> None:
+        self._product = SparseProduct()
 
     def put(self, array: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
         """An array of NumPy's as one to compute with."""
@@ -36,9 +40,15 @@ class Processor:
         """Copy some rows."""
         np.take(rows, places, axis=0, out=out, mode="clip")
 
-    def matrix(self, weights: Any) -> Any:
-        """A sparse matrix of SciPy's as one to multiply with."""
+    def matrix(self, weights: Rows) -> Any:
+        """A sparse matrix as one to multiply with, in ``combine``."""
         return weights
+
+    def combine(
+        self, matrix: Any, gradients: Float[Array, "subsets dim"], out: Float[Array, "messages dim"]
+    ) -> Float[Array, "messages dim"]:
+        """``out`` = matrix @ gradients."""
+        return self._product(matrix, gradients, out)
 
     def wait(self) -> None:
         """Until all that was begun is done: so that a clock measures what it should."""
@@ -89,9 +99,16 @@ class Cuda(Processor):
         """Copy some rows."""
         self._cupy.take(rows, places, axis=0, out=out)
 
-    def matrix(self, weights: Any) -> Any:
+    def matrix(self, weights: Rows) -> Any:
         """A dense one: a rank's weights are small beside its gradients."""
-        return self.put(weights.toarray())
+        return self.put(weights.dense())
+
+    def combine(
+        self, matrix: Any, gradients: Float[Array, "subsets dim"], out: Float[Array, "messages dim"]
+    ) -> Float[Array, "messages dim"]:
+        """A dense product."""
+        found: Array = self._cupy.matmul(matrix, gradients, out=out)
+        return found
 
     def wait(self) -> None:
         """Until the stream is empty."""

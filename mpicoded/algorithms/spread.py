@@ -1,9 +1,10 @@
 """How far coded messages are from the gradient, from the code alone; and how far numbers are from each other."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from mpicoded.algorithms.products import Rows
 from mpicoded.algorithms.shapes import Array, Bool, Float
 
 _NORMAL = 1.4826  # the standard deviation of normal numbers in units of their median absolute deviation
@@ -16,16 +17,15 @@ class Spread(NamedTuple):
     bias: float  # the share of ||grad F||^2 that comes on top, where a message's weights do not sum to one
 
 
-def spread(weights: Any) -> Spread:
-    """From a code's weights (messages, subsets), sparse: the mean over messages.
+def spread(weights: Rows) -> Spread:
+    """From a code's weights (messages, subsets): the mean over messages.
 
     beta^2 = (1/M) sum_k ||grad f_k - grad F||^2. Over random orders of the subsets, the deviations of a message with
     weights w add up to M/(M-1) (sum w^2 - (sum w)^2/M) beta^2; for the mean of d gradients that is
     (M-d)/(d(M-1)), with M = N LAD's rho = (N-d)/(d(N-1)).
     """
-    subsets = weights.shape[1]
-    totals = np.asarray(weights.sum(axis=1)).ravel()
-    squares = np.asarray(weights.multiply(weights).sum(axis=1)).ravel()
+    subsets, row = weights.width, np.repeat(np.arange(weights.height), np.diff(weights.starts))
+    totals, squares = (np.bincount(row, each, weights.height) for each in (weights.values, weights.values**2))
     rho = np.mean(squares - totals**2 / subsets) * subsets / (subsets - 1) if subsets > 1 else 0.0
     return Spread(max(float(rho), 0.0), float(np.mean((totals - 1) ** 2)))
 

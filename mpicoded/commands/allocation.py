@@ -41,7 +41,7 @@ def allocation(config: str, overrides: Sequence[str], output: str | None = None,
         save(figure(held, title), output)
     encoder = _spreading(experiment)
     report = allocations.report(
-        part, devices, subsets, experiment.seed, round, weigh=lambda shown: encoder.code(shown, 0, devices).weights
+        part, devices, subsets, experiment.seed, round, weigh=lambda shown: encoder.code(shown, 0, devices).rows
     )
     print(f"{title}\n\n{_table(report, devices, subsets, encoder.name())}\n")
     try:

@@ -32,6 +32,7 @@ def doctor() -> int:
     hosts = transport.texts(platform.node())
     threads = transport.texts(str(_blas_threads()))
     trip = _round_trip(transport)
+    line = _line(transport, hosts)
     if transport.rank != 0:
         return 0
     wrong = 0
@@ -47,6 +48,7 @@ def doctor() -> int:
         ("HDF5", _hdf5),
         ("GPU", _gpu),
         ("round trip", lambda: (True, trip)),
+        ("line", lambda: (True, line)),
     ):
         good, text = _safely(check)
         wrong += not good
@@ -154,6 +156,18 @@ def _driver() -> int | None:
         return None
     count, driver = ctypes.c_int(0), ctypes.CDLL(library)
     return 0 if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
+
+
+def _line(transport: Transport, hosts: list[str]) -> str:
+    """What a message takes between ranks 0 and 1, as the options of ``mpicoded plan``."""
+    if transport.size == 1:
+        return "between ranks: not measured, as there is one only"
+    from mpicoded.transport.pingpong import ping_pong  # not before it is known that there is MPI
+
+    alpha, beta, call = ping_pong(transport)
+    prefix = "node-" if hosts[0] == hosts[1] else ""
+    told = f" --call {call:.3g}" if transport.size == 2 else ""
+    return f"between ranks 0 and 1: mpicoded plan … --{prefix}alpha {alpha:.3g} --{prefix}beta {beta:.3g}{told}"
 
 
 def _round_trip(transport: Transport) -> str:

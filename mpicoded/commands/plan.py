@@ -1,5 +1,6 @@
 """``mpicoded plan``: what a run would need and send, and what theory says of it, before it is started."""
 
+import argparse
 import resource
 import sys
 from collections.abc import Sequence
@@ -9,15 +10,16 @@ import numpy as np
 from mpicoded import configs
 from mpicoded.algorithms import allocations, theory
 from mpicoded.algorithms.allocations import Cyclic
+from mpicoded.algorithms.shapes import Array
 from mpicoded.commands.text import readable_bytes, table
 from mpicoded.data import layout
 from mpicoded.data.layout import Description
-from mpicoded.data.shards import test_rows
 from mpicoded.experiment import Experiment
 from mpicoded.training.aggregation import slice_servers
 from mpicoded.training.coding import Coding
-from mpicoded.training.placement import evaluators, placement
-from mpicoded.training.samples import WORTH, in_common
+from mpicoded.training.costs import Cluster
+from mpicoded.training.placement import Placement, evaluators, placement
+from mpicoded.training.samples import saved, shares
 from mpicoded.training.tolerance import Tolerance
 from mpicoded.transport.base import block_sizes, header_layout
 from mpicoded.wiring import Sharded
@@ -25,11 +27,16 @@ from mpicoded.wiring import Sharded
 _MPI_COUNT = 2**31 - 1
 
 
-def plan(config: str, ranks: int | None, overrides: Sequence[str]) -> int:
-    """Print the plan (ranks: None is one process without MPI). Raises InputError where the run would be refused."""
+def plan(config: str, ranks: int | None, overrides: Sequence[str], rates: argparse.Namespace | None = None) -> int:
+    """Print the plan (ranks: None is one process without MPI). Raises InputError where the run would be refused.
+
+    ``rates``: what the command line says of those that seconds are predicted by; None: none are predicted.
+    """
     experiment = configs.load(config, overrides)
     description = layout.describe(experiment.data.path)
     experiment.check(description, ranks or 1)
+    if rates is not None:
+        Cluster(ranks or 1, rates.nodes or 1).check()
     dim = experiment.model.dim(description.features, description.classes)
     coding = Coding(experiment, description.subsets)
     report = allocations.report(experiment.allocation, experiment.devices, description.subsets, experiment.seed)
@@ -48,14 +55,23 @@ def plan(config: str, ranks: int | None, overrides: Sequence[str]) -> int:
     for what, line in lines:
         print(f"{what:<15}{line}")
     print(
-        f"\nmemory by rank, beside the {readable_bytes(_resident())} that Python and its libraries take, and up to "
-        "32 MB to work in\nwhere subsets differ in size or mini-batches are drawn\n"
+        f"\nmemory by rank, beside the {readable_bytes(_resident())} that Python and its libraries take, and 1 MB or a "
+        "copy of one\nsubset to work in where subsets differ in size or mini-batches are drawn\n"
     )
-    print(_memory(experiment, description, coding, dim, ranks or 1))
-    if (saved := _saved(experiment, description, ranks or 1)) >= WORTH:
-        print(f"\nranks of a node have one copy of the samples: {readable_bytes(saved)} less, if all are on one node")
+    where = placement(experiment, description, ranks or 1)
+    parts, less = shares(experiment, description, where.held), saved(experiment, description, where.held)
+    print(_memory(experiment, description, coding, dim, where, np.array([part.held for part in parts])))
+    if most := max(part.read for part in parts):
+        unless = ", unless all are on one node, where one copy for all has room" if less else ""
+        print(f"\na rank with {experiment.data.memory} reads up to {readable_bytes(most)} in every round{unless}")
+    elif less:
+        print(f"\nranks of a node have one copy of the samples: {readable_bytes(less)} less, if all are on one node")
     if experiment.compute.device != "cpu":
         print("\nsamples and gradients are in the memory of the rank's GPU, beside a copy of those of one batch")
+    if rates is not None:
+        from mpicoded.commands.prediction import prediction
+
+        print(f"\n{prediction(experiment, description, ranks or 1, rates)}")
     return 0
 
 
@@ -137,7 +153,7 @@ def _theory(experiment: Experiment, description: Description, coding: Coding, di
     devices, byzantine = experiment.devices, experiment.byzantine
     honest = devices - byzantine
     assignment = coding.assignment(0)
-    rho, bias = theory.spread(experiment.encoder.code(assignment, 0, devices).weights)
+    rho, bias = theory.spread(experiment.encoder.code(assignment, 0, devices).rows)
     kappa = theory.kappa(experiment.aggregator, experiment.filters, devices, byzantine)
     tolerance = Tolerance(experiment, coding)
     if experiment.estimates and byzantine > tolerance.most:
@@ -176,22 +192,19 @@ def _code(experiment: Experiment, coding: Coding) -> tuple[str, str]:
     )
 
 
-def _memory(experiment: Experiment, description: Description, coding: Coding, dim: int, ranks: int) -> str:
+def _memory(
+    experiment: Experiment, description: Description, coding: Coding, dim: int, where: Placement, samples: Array
+) -> str:
     """What the arrays of a run take, in bytes, as far as it grows with the data, the model or the devices."""
     devices = coding.each * experiment.devices  # messages, where a device sends several
     dtype = np.dtype(experiment.compute.dtype)
-    holders, held = placement(experiment, description, ranks)
-    evaluator = evaluators(holders)
+    ranks, held = len(where.held), where.held
+    evaluator = evaluators(where.holders)
     mine = coding.each * block_sizes(experiment.devices, ranks)
     record = experiment.compressor.layout(dim, dtype).itemsize
-    target = 8 if description.task == "classification" else dtype.itemsize
-    row = description.features * dtype.itemsize + target
     vector = dim * dtype.itemsize
     memory = experiment.memory
     packed = 0 if experiment.sends_vectors else record
-    samples = held @ np.diff(description.offsets) * row
-    if description.test_samples and experiment.model.task == "classification":
-        samples = samples + row * np.array([np.ptp(test_rows(description, rank, ranks)) for rank in range(ranks)])
     # Evaluation turns the gradients of its subsets into integers: two copies more.
     gradients = (held.sum(axis=1) + 2 * np.bincount(evaluator, minlength=ranks)) * vector
     # The memory of the devices with what they got back of their records, and the messages at the previous parameters.
@@ -222,14 +235,6 @@ def _memory(experiment: Experiment, description: Description, coding: Coding, di
     rows += [[str(rank), *map(readable_bytes, [*parts[:, rank], parts[:, rank].sum()])] for rank in shown]
     rows.append(["all", *map(readable_bytes, [*parts.sum(axis=1), parts.sum()])])
     return table(rows)
-
-
-def _saved(experiment: Experiment, description: Description, ranks: int) -> int:
-    """Bytes of samples that ranks of one node do not have twice."""
-    if experiment.compute.device != "cpu" or experiment.transport.survives:
-        return 0
-    held = placement(experiment, description, ranks).held
-    return in_common(description, held, np.dtype(experiment.compute.dtype)).saved
 
 
 def _resident() -> int:

@@ -1,6 +1,5 @@
 """What rank 0 records of a run in its result file."""
 
-import importlib.metadata
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -134,6 +133,8 @@ class Recorder:
 
 def versions() -> dict[str, str]:
     """Versions of what the result depends on."""
+    from importlib import metadata  # 25 ms: for the one rank that writes
+
     found = {
         "mpicoded": mpicoded.__version__,
         "python": platform.python_version(),
@@ -141,7 +142,7 @@ def versions() -> dict[str, str]:
     }
     for package in ("numpy", "scipy", "h5py", "msgspec", "mpi4py"):
         try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
             continue
     return found

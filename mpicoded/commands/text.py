@@ -12,6 +12,16 @@ def readable_bytes(count: float) -> str:
     return f"{count:.3g} {units[0]}"
 
 
+def readable_seconds(seconds: float) -> str:
+    """``12.3 ms``."""
+    number = seconds * 1e6
+    for unit, most in (("µs", 1000), ("ms", 1000), ("s", 60), ("min", 60), ("h", 24)):
+        if float(f"{number:.3g}") < most:
+            return f"{number:.3g} {unit}"
+        number /= most
+    return f"{number:.3g} days"
+
+
 def table(rows: Sequence[Sequence[Any]]) -> str:
     """Text in columns; the first row is the heading."""
     cells = [[str(cell) for cell in row] for row in rows]

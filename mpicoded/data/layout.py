@@ -113,8 +113,7 @@ def write(
         raise InputError(f"cannot write {os.fspath(path)}: {one_line(error)}") from None
 
 
-def _stamp(path: str) -> tuple[int, int, int]:
-    state = os.stat(path)
+def _stamp(state: os.stat_result) -> tuple[int, int, int]:
     return state.st_ino, state.st_size, state.st_mtime_ns
 
 
@@ -122,7 +121,7 @@ def describe(path: str) -> Description:
     """Open a dataset read-only, check its layout, and return what it holds. Raises InputError."""
     if not os.path.isfile(path):
         raise InputError(f"data file {path} does not exist or is no file (make one with: mpicoded data NAME -o {path})")
-    stamp = _stamp(path)
+    stamp = _stamp(os.stat(path))
     with opened(path, "data file") as file:
         return _describe(path, file, stamp)
 
@@ -216,7 +215,6 @@ def read_rows(
     the values are not usable.
     """
     rows = sum(stop - start for start, stop in runs)
-    classification = description.task == "classification"
     if into is None:
         into = np.empty((rows, description.features), dtype), np.empty(rows, description.target(dtype))
     x, y = into
@@ -227,8 +225,16 @@ def read_rows(
             file[f"{group}x"].read_direct(x, np.s_[start:stop], here)
             file[f"{group}y"].read_direct(y, np.s_[start:stop], here)
             at += stop - start
-        if _stamp(description.path) != description.stamp:  # HDF5 reads zeros behind the end of a file that was cut
-            raise InputError(f"data file {description.path} has changed while it was read")
+        check_unchanged(description, os.stat(description.path))  # HDF5 reads zeros behind the end of one that was cut
+    check_rows(description, group, x, y)
+    return x, y
+
+
+def check_rows(
+    description: Description, group: str, x: Float[Array, "rows features"], y: Shaped[Array, " rows"]
+) -> None:
+    """Raise InputError where samples or targets that were read are not usable."""
+    classification = description.task == "classification"
     if not (np.isfinite(np.min(x, initial=0)) and np.isfinite(np.max(x, initial=0))):  # NaN is both; makes no mask
         raise InputError(f"data file {description.path}: {group}x holds NaN or infinite values")
     if classification and y.size and not (y.min() >= 0 and y.max() < description.classes):
@@ -237,4 +243,9 @@ def read_rows(
         )
     if not classification and not np.isfinite(y).all():
         raise InputError(f"data file {description.path}: {group}y holds NaN or infinite values")
-    return x, y
+
+
+def check_unchanged(description: Description, state: os.stat_result) -> None:
+    """Raise InputError where the file, or one that is still open, is no longer as it was described."""
+    if _stamp(state) != description.stamp:
+        raise InputError(f"data file {description.path} has changed while it was read")

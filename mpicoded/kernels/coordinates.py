@@ -29,13 +29,18 @@ def middle(votes: Any, first: int, last: int, kept: int, out: Any) -> None:
     count, dim = votes.shape
     program = order(count, first, last, count - kept + 1) if kept else select(count, first, last)
     stride = votes.strides[0] // votes.itemsize
-    flat = np.lib.stride_tricks.as_strided(votes, ((count - 1) * stride + dim,), (votes.itemsize,))
+    flat = votes.reshape(-1) if votes.flags.c_contiguous else _stretch(votes, (count - 1) * stride + dim)
     lanes = _ROW // votes.itemsize
     width = max(lanes, min(_BLOCK // (count * votes.itemsize), dim) // lanes * lanes)
     shape = flat, stride, count, dim, lanes, width
     steps = program.patterns, program.starts, program.rows
     ranks = program.low, program.high, last - first + 1, count - 1 - last, kept
     _of_type(votes.dtype)(*shape, *steps, *ranks, out)
+
+
+def _stretch(votes: Any, numbers: int) -> Any:
+    """The memory from the first vote to the last, with what lies between rows."""
+    return np.lib.stride_tricks.as_strided(votes, (numbers,), (votes.itemsize,))
 
 
 @functools.cache

@@ -150,7 +150,7 @@ class InSlices:
         self._status = np.zeros(stop - first, _STATUS)
         self._slice = np.empty((devices, int(self._widths[rank])), parameters.dtype)
         self._usable = np.empty(devices, bool)
-        self._previous = np.zeros(dim if transport.leads else 0, parameters.dtype)
+        self._previous, self._vote = np.zeros((2, dim if transport.leads else 0), parameters.dtype)
         self._met = False
         self._sums: SharedSums | None = None
         self._combiner: Combiner | None = None
@@ -176,7 +176,7 @@ class InSlices:
         if self._combiner is not None:  # that all messages have "arrived" makes no difference where all are waited for
             outcome = self._combiner.combine(self._slice, usable, usable, turn.round)
         with self._clock.phase("gather"):
-            vote = self._transport.collect(self._own_vote(), self._widths)
+            vote = self._transport.collect(self._own_vote(), self._widths, self._vote)
         if self.server is None or self._sums is None or outcome is None or told is None or vote is None:
             return 0
         arrived = told.arrived

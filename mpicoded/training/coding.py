@@ -1,6 +1,6 @@
 """The code of a run: how many messages a device sends in a round, and how they become votes."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,11 +11,18 @@ from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment, check_votes
 
 
+class Even(NamedTuple):
+    """What some devices compute, each the mean of as many subsets as any other."""
+
+    subsets: Int[Array, "devices held"]  # ascending, so that messages of the same ones have the same bits
+    weight: float
+
+
 class Coding:
     """Encoder and allocation together. Where devices send several messages, these are ordered by device."""
 
     def __init__(self, experiment: Experiment, subsets: int) -> None:
-        self._experiment, self._subsets = experiment, subsets
+        self._experiment, self.subsets = experiment, subsets
         self.each = 1  # how many messages a device sends in a round
         self._decoder: Decoder | None = None
         self._round = -1
@@ -33,10 +40,25 @@ class Coding:
         draw = round if experiment.allocation.varies else 0
         if self._last is not None and self._last[0] == draw:
             return self._last[1]
-        assignment = experiment.allocation.assignment(experiment.devices, self._subsets, draw, experiment.seed)
+        assignment = experiment.allocation.assignment(experiment.devices, self.subsets, draw, experiment.seed)
         if self._keeps:
             self._last = draw, assignment
         return assignment
+
+    def even(self, round: int, first: int, stop: int) -> Even | None:
+        """What devices first … stop-1 compute in this round, where all compute as much and every subset as often."""
+        experiment = self._experiment
+        if experiment.encoder.even_weight(1) is None:
+            return None
+        draw = round if experiment.allocation.varies else 0
+        held = experiment.allocation.even(experiment.devices, self.subsets, draw, experiment.seed, first, stop)
+        if held is None:
+            assignment = self.assignment(round)
+            if np.ptp(assignment.sum(axis=1)) or np.ptp(assignment.sum(axis=0)):
+                return None
+            held = np.nonzero(assignment[first:stop])[1].reshape(stop - first, -1)
+        weight = experiment.encoder.even_weight(held.shape[1])
+        return None if weight is None else Even(held, weight)
 
     def decoder(self, round: int) -> Decoder:
         """How this round's messages become votes: the same in all rounds of a fixed allocation."""

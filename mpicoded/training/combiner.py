@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpicoded.algorithms import ordering
 from mpicoded.algorithms.chain import Chain
 from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
@@ -41,6 +42,8 @@ class Combiner:
         self.vote, self.previous = np.zeros(columns, dtype), np.zeros(columns, dtype)
         self.suspicion = Suspicion(experiment.devices)
         self.tolerance = Tolerance(experiment, coding, sums)
+        if experiment.aggregator.orders:
+            ordering.expect(experiment.rounds * coding.decoder(0).votes * columns, dtype)
 
     def combine(
         self,

@@ -9,13 +9,14 @@ import numpy as np
 
 from mpicoded.algorithms.models import Model
 from mpicoded.algorithms.processors import Processor
+from mpicoded.algorithms.products import Rows, worth_gathering
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Float, Int
 from mpicoded.data.shards import Shards, Work
 from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Spoiled
 from mpicoded.training.clock import Clock
-from mpicoded.training.coding import Coding
+from mpicoded.training.coding import Coding, Even
 
 
 class Gradients:
@@ -24,25 +25,33 @@ class Gradients:
     def __init__(self, model: Model, shards: Shards, dim: int, classes: int) -> None:
         self.model, self.classes, self.shards = model, classes, shards
         self.processor = shards.processor
-        self._dim = dim
-        self._buffer = self.processor.xp.empty((len(shards.subsets), dim), dtype=shards.x.dtype)
+        self.dim = dim
+        self._buffer = self.processor.xp.empty((len(shards.subsets), dim), dtype=shards.dtype)
 
     def of(self, shards: Shards) -> "Gradients":
         """The same of other subsets."""
-        return Gradients(self.model, shards, self._dim, self.classes)
+        return Gradients(self.model, shards, self.dim, self.classes)
 
     def compute(
-        self, parameters: Float[Array, " dim"], work: Work, streams: Streams | None = None, wrong: bool = False
+        self,
+        parameters: Float[Array, " dim"],
+        work: Work,
+        streams: Streams | None = None,
+        wrong: bool = False,
+        losses: Float[Array, " subsets"] | None = None,
     ) -> Float[Array, "subsets dim"]:
         """The gradients of the planned subsets, in the plan's order. Empty subsets have gradient zero.
 
         The parameters are where the samples are. ``wrong``: on wrong targets, as a device of ``label_flip`` does.
+        ``losses``: where to put these, too, while the samples are at hand.
         """
         out = self._buffer[: len(work.subsets)]
         filled = 0
         for batch in self.shards.batches(work, streams):
             targets = self.model.wrong_targets(batch.y, self.classes) if wrong else batch.y
             self.model.gradients(parameters, batch.x, targets, batch.weights, out=out[batch.slots])
+            if losses is not None:
+                losses[batch.slots] = self.model.losses(parameters, batch.x, targets, batch.weights)
             filled = batch.slots.stop
         out[filled:] = 0.0
         return out
@@ -52,8 +61,8 @@ class Plan(NamedTuple):
     """What this rank's devices do in a round."""
 
     work: Work  # the subsets to compute
-    weights: Any  # csr_array (messages, those subsets): how they are combined
-    matrix: Any  # the same where the gradients are
+    weights: Rows  # (messages, those subsets): how they are combined
+    matrix: Any  # the same where the gradients are, see Processor.matrix
     keys: Int[Array, " messages"]  # what the messages say, see Code
     draws: bool  # mini-batches
 
@@ -67,7 +76,10 @@ class Devices:
         self.first, self.stop = first, stop
         self._experiment, self._coding = experiment, coding
         self._gradients, self._clock = gradients, clock
+        self._dtype, self._keys = np.dtype(experiment.compute.dtype), np.arange(first, stop)
+        self._weights, self._starts = np.empty(0, self._dtype), np.zeros(1, np.int64)  # of equal messages
         self._plans: dict[bool, Plan] = {}
+        self._room: dict[str, Array] = {}  # messages, by what they are for
         self._last_work: dict[bool, tuple[Int[Array, " wanted"], Work]] = {}
 
     def plan(self, round: int, whole: bool = False) -> Plan:
@@ -88,8 +100,9 @@ class Devices:
         parameters: Float[Array, " dim"],
         wrong: bool = False,
         spoiled: Spoiled | None = None,
+        use: str = "sent",
     ) -> Float[Array, "messages dim"]:
-        """The messages of this round, ordered by device.
+        """The messages of this round, ordered by device; the next ones for the same ``use`` take their place.
 
         ``wrong``: on wrong targets; ``spoiled``: some with another gradient of one subset.
         """
@@ -99,29 +112,38 @@ class Devices:
             gradients = self._gradients.compute(processor.put(parameters), plan.work, streams, wrong)
             processor.wait()
         with self._clock.phase("encode"):
-            messages = plan.matrix @ gradients
+            if use not in self._room:
+                self._room[use] = processor.xp.empty((len(plan.keys), gradients.shape[1]), dtype=gradients.dtype)
+            messages = processor.combine(plan.matrix, gradients, self._room[use])
             if spoiled is not None:
                 _spoil(messages, plan, gradients, spoiled, processor)
             return processor.fetch(messages)
 
     def _new_plan(self, round: int, draws: bool) -> Plan:
-        experiment, assignment = self._experiment, self._coding.assignment(round)
-        code = experiment.encoder.code(assignment, self.first, self.stop)
-        weights, dtype = code.weights, self._gradients.shards.x.dtype
-        wanted = np.flatnonzero(assignment[self.first : self.stop].any(axis=0))
-        work = self._work(wanted, draws)
-        if np.array_equal(work.subsets, np.arange(assignment.shape[1])):
-            weights = weights.astype(dtype, copy=False)
-            return Plan(work, weights, self._gradients.processor.matrix(weights), code.keys, draws)
-        # Columns point at rows of the gradients. Their order within a message stays that of the subsets'
-        # numbers, so that a message is the same sum whatever else this rank computes.
-        row = np.empty(assignment.shape[1], weights.indices.dtype)
-        row[work.subsets] = np.arange(len(wanted), dtype=row.dtype)
-        weights = type(weights)(
-            (weights.data.astype(dtype, copy=False), row[weights.indices], weights.indptr),
-            shape=(weights.shape[0], len(wanted)),
-        )
-        return Plan(work, weights, self._gradients.processor.matrix(weights), code.keys, draws)
+        even = self._coding.even(round, self.first, self.stop)
+        if even is None:
+            assignment = self._coding.assignment(round)
+            code = self._experiment.encoder.code(assignment, self.first, self.stop)
+            work = self._work(np.flatnonzero(assignment[self.first : self.stop].any(axis=0)), draws)
+            weights, keys = code.rows._replace(values=code.rows.values.astype(self._dtype, copy=False)), code.keys
+        else:
+            work = self._work(np.flatnonzero(np.bincount(even.subsets.ravel())), draws)
+            weights, keys = self._even(even), self._keys
+        row = np.empty(int(work.subsets.max(initial=0)) + 1, weights.starts.dtype)
+        row[work.subsets] = np.arange(len(work.subsets))
+        # The order of a message's subsets stays, so that it is the same sum whatever else this rank computes.
+        weights = weights._replace(columns=row[weights.columns], width=len(work.subsets))
+        return Plan(work, weights, self._gradients.processor.matrix(weights), keys, draws)
+
+    def _even(self, even: Even) -> Rows:
+        """Equal weights."""
+        count, held = even.subsets.shape
+        if len(self._weights) != count * held:
+            self._weights = np.full(count * held, even.weight, self._dtype)
+            self._starts = np.arange(0, count * held + 1, held)
+        numbers = self._experiment.devices * held * self._gradients.dim
+        gathered = worth_gathering(numbers, self._experiment.rounds)
+        return Rows(self._weights, even.subsets.ravel(), self._starts, self._coding.subsets, gathered)
 
     def _work(self, wanted: Int[Array, " wanted"], draws: bool) -> Work:
         """What to compute: often the same subsets as in the round before, though other devices want them."""
@@ -138,5 +160,8 @@ def _spoil(
     """Add what a factor on the subset's gradient changes in the attackers' messages."""
     row = np.flatnonzero(plan.work.subsets == spoiled.subset)
     if len(row):
-        weights = (spoiled.factor - 1) * (plan.weights[:, row].toarray()[:, 0] * spoiled.messages)
+        weights, there = np.zeros(len(plan.keys), gradients.dtype), plan.weights.columns == row
+        message = np.repeat(np.arange(len(weights)), np.diff(plan.weights.starts))
+        weights[message[there]] = plan.weights.values[there]
+        weights = (spoiled.factor - 1) * (weights * spoiled.messages)
         messages += processor.put(weights)[:, None] * gradients[int(row[0])]

@@ -43,17 +43,19 @@ class Evaluator:
         self._split_among = np.zeros(0, bool)
         self._order = self._counts = self._subset_of_row = np.empty(0, np.int64)  # see _split
         self._parts: list[tuple[Gradients, Work]] = []
-        self._found: list[Array] = []  # gradients of those parts, in their buffers
+        self._found: list[tuple[Array, Array]] = []  # gradients of those parts, in their buffers, and losses
         self._round = -1  # before which they were computed
 
     def losses(self, round: int, parameters: Float[Array, " dim"], extra: Float[Array, " numbers"]) -> Measured | None:
         """Everything but the norm, at the server; ``extra`` numbers of each rank travel with it. An order's work."""
         self._split()
         parameters = self._processor.put(parameters)
-        largest = [_largest(found) for found in self._gradients_at(round, parameters)]
+        found = self._at(round, parameters)
+        largest = [_largest(gradients) for gradients, _ in found]
         correct, samples = self._correct(parameters)
         told = np.concatenate([[np.max(largest), correct, samples], extra])
-        row = np.concatenate([self._own_losses(parameters), told])
+        own = np.concatenate([self._processor.fetch(losses) for _, losses in found])
+        row = np.concatenate([own[self._order], told])
         there = np.flatnonzero(self._transport.present)
         rows = self._transport.collect(row, self._counts + len(told) * self._transport.present)
         if rows is None:
@@ -75,8 +77,8 @@ class Evaluator:
     def gradient_norm(self, round: int, parameters: Float[Array, " dim"], exponent: int) -> float | None:
         """||grad F||, at the server. An order's work."""
         self._split()
-        found = self._gradients_at(round, self._processor.put(parameters))
-        mine = np.sum([self._processor.fetch(partial_sum(part, exponent)) for part in found], axis=0)[None, :]
+        found = self._at(round, self._processor.put(parameters))
+        mine = np.sum([self._processor.fetch(partial_sum(part, exponent)) for part, _ in found], axis=0)[None, :]
         partials = self._transport.collect(mine, self._transport.present.astype(np.int64))
         if partials is None:
             return None
@@ -93,35 +95,28 @@ class Evaluator:
         own = np.isin(mine, self._gradients.shards.subsets)
         self._parts = [(self._gradients, self._gradients.shards.work(mine[own]))]
         if not own.all():
-            dtype = self._gradients.shards.x.dtype
-            read = self._gradients.of(Shards.read(self._description, mine[~own], dtype, self._processor))
+            read = self._gradients.of(self._gradients.shards.others(self._description, mine[~own]))
             self._parts.append((read, read.shards.work(mine[~own])))
         self._order = np.argsort(np.concatenate([work.subsets for _, work in self._parts]))
         self._counts = np.bincount(evaluator, minlength=len(present))
         self._subset_of_row = np.argsort(evaluator, kind="stable")  # rank by rank, ascending within each
         if self._test is not None:
-            dtype, place = self._test.x.dtype, int(np.count_nonzero(present[: self._transport.rank]))
+            dtype, place = self._test.dtype, int(np.count_nonzero(present[: self._transport.rank]))
             words = self._description, place, len(there), dtype, self._processor
             self._tested = self._test if len(there) == len(present) else Shards.read_test(*words)
         self._split_among, self._round = present.copy(), -1
 
-    def _gradients_at(self, round: int, parameters: Float[Array, " dim"]) -> list[Float[Array, "mine dim"]]:
-        """Those of this rank's subsets before a round: what is asked twice is computed once."""
+    def _at(
+        self, round: int, parameters: Float[Array, " dim"]
+    ) -> list[tuple[Float[Array, "mine dim"], Float[Array, " mine"]]]:
+        """Gradients and losses of this rank's subsets before a round: what is asked twice is computed once."""
         if round != self._round:
-            self._found = [gradients.compute(parameters, work) for gradients, work in self._parts]
+            xp, self._found = self._processor.xp, []
+            for part, work in self._parts:
+                losses = xp.zeros(len(work.subsets))
+                self._found.append((part.compute(parameters, work, losses=losses), losses))
             self._round = round
         return self._found
-
-    def _own_losses(self, parameters: Float[Array, " dim"]) -> Float[Array, " mine"]:
-        """Those of this rank's subsets, by number."""
-        parts = []
-        for found, work in self._parts:
-            mine = np.zeros(len(work.subsets))
-            for batch in found.shards.batches(work):
-                losses = found.model.losses(parameters, batch.x, batch.y, batch.weights)
-                mine[batch.slots] = self._processor.fetch(losses)
-            parts.append(mine)
-        return np.asarray(np.concatenate(parts)[self._order])
 
     def _correct(self, parameters: Float[Array, " dim"]) -> tuple[int, int]:
         """How many of this rank's test samples are classified right, and how many there are."""

@@ -220,8 +220,8 @@ class Trainer:
         turn = self._turn(round)
         plan = self.devices.plan(round, turn.whole)
         before_work = perf_counter()
-        messages = self._messages(plan, round, parameters)
-        before = self._messages(plan, round, self._told_before) if turn.looks_back else None
+        messages = self._messages(plan, round, parameters, "sent")
+        before = self._messages(plan, round, self._told_before, "before") if turn.looks_back else None
         if self.experiment.memory.looks_back:
             self._told_before[...] = parameters
         self._mishaps.delay(round, perf_counter() - before_work)
@@ -234,12 +234,15 @@ class Trainer:
         experiment = self.experiment
         return experiment.memory.turn(experiment.seed, round, experiment.compressor, self._total)
 
-    def _messages(self, plan: Plan, round: int, parameters: Float[Array, " dim"]) -> Float[Array, "messages dim"]:
+    def _messages(
+        self, plan: Plan, round: int, parameters: Float[Array, " dim"], use: str
+    ) -> Float[Array, "messages dim"]:
         """What this rank's devices compute, some perhaps on wrong targets."""
         spoiled = self.uplink.adversary.spoiled(round)
-        messages = self.devices.messages(plan, round, parameters, spoiled=spoiled)
+        messages = self.devices.messages(plan, round, parameters, spoiled=spoiled, use=use)
         if (mislabelled := self.uplink.adversary.mislabelled(round)) is not None:
-            messages[mislabelled] = self.devices.messages(plan, round, parameters, wrong=True)[mislabelled]
+            wrong = self.devices.messages(plan, round, parameters, wrong=True, use="mislabelled")
+            messages[mislabelled] = wrong[mislabelled]
         return messages
 
     def _told(self) -> Bool[Array, " devices"]:

@@ -9,6 +9,8 @@ from mpicoded.data.layout import Description
 from mpicoded.experiment import Experiment
 from mpicoded.transport.base import block_starts
 
+_SUBSETS = 256  # worked at a time
+
 
 class Placement(NamedTuple):
     """Where the subsets are."""
@@ -26,7 +28,10 @@ def placement(experiment: Experiment, description: Description, ranks: int) -> P
 
 def evaluators(holders: Bool[Array, "ranks subsets"]) -> Int[Array, " subsets"]:
     """The rank that evaluates each subset: one of its holders, taken in turn; rank 0 where nobody holds it."""
-    count = holders.sum(axis=0)
-    turn = np.arange(holders.shape[1]) % np.maximum(count, 1)
-    place = np.cumsum(holders, axis=0) - 1
-    return np.asarray(np.argmax(holders & (place == turn), axis=0))
+    turn = np.arange(holders.shape[1]) % np.maximum(holders.sum(axis=0), 1)
+    found = np.empty(holders.shape[1], np.int64)
+    for start in range(0, len(found), _SUBSETS):  # numbers for all pairs at once would take gigabytes
+        some = slice(start, start + _SUBSETS)
+        place = np.cumsum(np.ascontiguousarray(holders[:, some].T), axis=1, dtype=np.int32)
+        found[some] = np.argmax(place == turn[some, None] + 1, axis=1)  # reached first at a holder
+    return found

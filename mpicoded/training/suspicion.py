@@ -9,6 +9,7 @@ from mpicoded.algorithms.slices import WHOLE, Sums
 from mpicoded.algorithms.spread import deviations
 
 _MOST = 10.0  # of one round: a single absurd vote must not outweigh a hundred doubtful ones
+_TOGETHER = 32  # rounds
 
 
 class Suspicion:
@@ -24,6 +25,10 @@ class Suspicion:
     def __init__(self, devices: int) -> None:
         self._squares = np.zeros(devices)
         self._rounds = np.zeros(devices, np.int64)
+        # Products of the last rounds, to be scored together: by themselves, small ones would cost more than the rule.
+        self._waiting = np.empty((0, 3, 0))
+        self._count = 0
+        self._masks = b"", b""  # which messages of those rounds are usable, and which devices scored
 
     def note(
         self,
@@ -41,8 +46,9 @@ class Suspicion:
         devices = len(self._squares)
         if not usable.any():
             return
-        self._rounds += scored
         if accused is not None:
+            self._score()
+            self._rounds += scored
             absent = ~usable.reshape(devices, -1).all(axis=1)
             self._squares[(accused | absent) & scored] += _MOST**2
             return
@@ -55,16 +61,35 @@ class Suspicion:
             found[0], found[1], found[2] = some @ part, np.vecdot(some, some), part @ part
             return found
 
-        along, squares, length = sums.over(len(vote), products)
-        squares = squares - 2 * along + length
-        values = np.stack([np.sqrt(np.maximum(squares, 0)), along]).astype(np.float64, copy=False)
+        found = sums.over(len(vote), products)
+        masks = usable.tobytes(), scored.tobytes()
+        if self._count == len(self._waiting) or self._masks != masks:
+            self._score()
+            self._masks = masks
+        if self._waiting.shape[1:] != found.shape:
+            self._waiting = np.empty((_TOGETHER, *found.shape), found.dtype)
+        self._waiting[self._count] = found
+        self._count += 1
+
+    def _score(self) -> None:
+        """Score the rounds that wait, and add them up one by one: the sum is the same however many have waited."""
+        if not self._count:
+            return
+        usable, scored = (np.frombuffer(mask, bool) for mask in self._masks)
+        found = self._waiting[: self._count]
+        along, squares = found[:, 0], found[:, 1] - 2 * found[:, 0] + found[:, 2]
+        values = np.stack([np.sqrt(np.maximum(squares, 0)), along], axis=1).astype(np.float64, copy=False)
         sizes = np.abs(deviations(values, usable))
-        sizes[:, ~usable] = _MOST
-        squares = (np.minimum(sizes, _MOST) ** 2).mean(axis=0).reshape(devices, -1).mean(axis=1)
-        self._squares[scored] += squares[scored]
+        sizes[..., ~usable] = _MOST
+        of_messages = (np.minimum(sizes, _MOST) ** 2).mean(axis=1)
+        for squares in of_messages.reshape(self._count, len(self._squares), -1).mean(axis=2) * scored:
+            self._squares += squares
+        self._rounds += self._count * scored
+        self._count = 0
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
+        self._score()
         return {"squares": self._squares, "rounds": self._rounds}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -74,4 +99,5 @@ class Suspicion:
     @property
     def scores(self) -> Float[Array, " devices"]:
         """Over the rounds so far."""
+        self._score()
         return np.sqrt(self._squares / np.maximum(self._rounds, 1))

@@ -141,8 +141,10 @@ class Transport(Protocol):
     def node(self) -> Node | None:
         """The ranks of this rank's node; None where it is alone there. All ranks must call it."""
 
-    def collect(self, rows: Array, counts: Array) -> Array | None:
+    def collect(self, rows: Array, counts: Array, out: Array | None = None) -> Array | None:
         """Bring the rows of all ranks to the server, rank by rank; counts[r] rows come from rank r.
+
+        They may be put into ``out``, which is as large, where it is given.
 
         Raises RanksMissing at the server where not all have come: the order is to be given again.
         """

@@ -34,3 +34,9 @@ def launched() -> tuple[int, int] | None:
 def local_rank() -> int:
     """This process's number among those on its host, as the launcher says; 0 where none says it."""
     return next((int(told) for name in _LOCAL_RANKS if (told := os.environ.get(name, "")).isdigit()), 0)
+
+
+def local_size() -> int | None:
+    """How many ranks are on this host, as Open MPI's launcher says."""
+    told = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")
+    return int(told) if told.isdigit() else None

@@ -61,7 +61,7 @@ class LocalTransport:
         """It is alone."""
         return None
 
-    def collect(self, rows: Array, counts: Array) -> Array | None:
+    def collect(self, rows: Array, counts: Array, out: Array | None = None) -> Array | None:
         """The rows themselves."""
         return rows
 

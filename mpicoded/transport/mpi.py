@@ -187,9 +187,12 @@ class MpiTransport:
         comm = self._comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
         return MpiNode(comm, self.rank) if comm.size > 1 else None
 
-    def collect(self, rows: Array, counts: Array) -> Array | None:
+    def collect(self, rows: Array, counts: Array, out: Array | None = None) -> Array | None:
         """A Gatherv of rows."""
-        out = np.empty((int(counts.sum()), *rows.shape[1:]), rows.dtype) if self.rank == 0 else None
+        if self.rank != 0:
+            out = None
+        elif out is None:
+            out = np.empty((int(counts.sum()), *rows.shape[1:]), rows.dtype)
         self._gatherv(rows, counts, out)
         return out
 

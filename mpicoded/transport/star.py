@@ -121,12 +121,13 @@ class StarTransport(MpiTransport):
         self._hub.post(out[:total].copy(), Tag.RELAY, answered=True)  # they owe another answer to the same order
         return out[:total]
 
-    def collect(self, rows: Array, counts: Array) -> Array | None:
+    def collect(self, rows: Array, counts: Array, out: Array | None = None) -> Array | None:
         """The rows of all who take part."""
         if not self.leads:
             self._answer(rows)
             return None
-        out = np.empty((int(counts.sum()), *rows.shape[1:]), rows.dtype)
+        if out is None:
+            out = np.empty((int(counts.sum()), *rows.shape[1:]), rows.dtype)
         if self._put(rows, counts, out):
             raise RanksMissing
         return out

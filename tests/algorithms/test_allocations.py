@@ -107,17 +107,17 @@ def test_rho_is_the_expectation_over_all_orders_of_the_subsets():
     heterogeneity = (deviations**2).sum(axis=1).mean()
 
     def unbiased(held):
-        return Mean().code(held, 0, 3).weights
+        return Mean().code(held, 0, 3).rows
 
     plain = held / held.sum(axis=1, keepdims=True)
     for weights, found in (
         (plain, report(Given(), 3, 5, 0).rho),
-        (unbiased(held).toarray(), report(Given(), 3, 5, 0, weigh=unbiased).rho),
+        (unbiased(held).dense(), report(Given(), 3, 5, 0, weigh=unbiased).rho),
     ):
         orders = np.array(list(permutations(range(5))))
         squares = ((weights @ deviations[orders]) ** 2).sum(axis=2).mean()
         assert found == pytest.approx(squares / heterogeneity)
-    assert unbiased(held).toarray() != pytest.approx(plain)
+    assert unbiased(held).dense() != pytest.approx(plain)
 
 
 def test_reports_of_lad_have_its_rho():

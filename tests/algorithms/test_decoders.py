@@ -240,7 +240,7 @@ def test_lost_subsets_are_in_no_task():
     np.testing.assert_array_equal(tasks.of, [-1, 0, 0, -1, 1])
     np.testing.assert_array_equal(tasks.held, assignment[:, [1, 4]])
     np.testing.assert_allclose(
-        tasks.weights(np.array([1, 0])).toarray(), np.array([[0, 0, 0, 0, 2], [0, 2, 2, 0, 0]]) / 5
+        tasks.weights(np.array([1, 0])).dense(), np.array([[0, 0, 0, 0, 2], [0, 2, 2, 0, 0]]) / 5
     )
 
 

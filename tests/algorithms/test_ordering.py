@@ -31,6 +31,7 @@ every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def use(monkeypatch):
     def switch(way):
         monkeypatch.setattr(ordering, "_WORTH_COMPILING", 0 if way == "compiled" else math.inf)
+        monkeypatch.setattr(ordering, "_loaded", set())
 
     return switch
 
@@ -232,3 +233,22 @@ def test_loops_are_compiled_where_there_is_no_place_to_keep_them():
     namespace: dict = {}
     exec("def double(x):\n    return 2 * x", namespace)  # of no file, so that there is no folder beside it
     assert compiled("int64(int64)")(namespace["double"])(21) == 42
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_runs_that_order_many_numbers_in_all_use_the_compiled_loop_for_few(monkeypatch, dtype):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(ordering, "_loaded", set())
+    compiled, calls = ordering._compiled(), []
+    monkeypatch.setattr(ordering, "_compiled", lambda: lambda *args: (calls.append(args[0].shape), compiled(*args)))
+    votes, rule = draw((11, 13), dtype), TrimmedMean(byzantine=3)
+    ordering.expect(11 * 13 * 1000, np.dtype(dtype))
+    plain = rule.aggregate(votes)
+    assert not calls
+    ordering.expect(11 * 13 * 10**6, np.dtype(dtype))
+    calls.clear()
+    same_bits(rule.aggregate(votes), plain)
+    assert calls == [(11, 13)]
+    other = np.float32 if dtype == np.float64 else np.float64
+    rule.aggregate(votes.astype(other))
+    assert len(calls) == 1, "the loop for this type was not loaded"

@@ -10,6 +10,7 @@ import pytest
 from mpicoded.algorithms import aggregators, filters
 from mpicoded.algorithms.outliers import outlying
 from mpicoded.algorithms.slices import PARTS, WHOLE, Sums, part_edges, squared_distances
+from mpicoded.algorithms.spread import deviations
 from mpicoded.training.suspicion import Suspicion
 
 from .building import build, each, family
@@ -117,6 +118,31 @@ def test_suspicion_is_the_same_in_slices():
     whole = scores(votes(), vote, WHOLE)
     for found in shared(scores, votes(), vote, ranks=3):
         np.testing.assert_array_equal(found, whole)
+
+
+def test_suspicion_is_the_same_however_many_rounds_are_scored_together():
+    """A checkpoint has the rounds that wait scored: it must change nothing."""
+    rng, every = np.random.default_rng(3), np.ones(23, bool)
+    together, alone = Suspicion(23), Suspicion(23)
+    squares = np.zeros(23)
+    for round in range(80):
+        x, usable, scored = votes() * rng.normal(1, 0.1, (23, 1)), every.copy(), every.copy()
+        usable[rng.integers(23)] = round % 7 > 0  # masks that change and that stay
+        scored[rng.integers(23)] = round % 11 > 0
+        vote, accused = x[BYZANTINE:].mean(axis=0), every if round % 13 == 5 else None
+        for suspicion in (together, alone):
+            suspicion.note(x, vote, usable, accused, scored)
+        alone.state()
+        if accused is None:
+            away, along = np.linalg.norm(x - vote, axis=1), x @ vote
+            sizes = np.abs(deviations(np.stack([away, along]), usable))
+            sizes[:, ~usable] = 10
+            squares += (np.minimum(sizes, 10) ** 2).mean(axis=0) * scored
+        else:
+            squares += 100.0 * scored
+    for name, value in alone.state().items():
+        np.testing.assert_array_equal(value, together.state()[name])
+    np.testing.assert_allclose(together.state()["squares"], squares, rtol=1e-9)
 
 
 def test_distances_of_many_pieces_are_those_by_differences():

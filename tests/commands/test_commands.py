@@ -136,6 +136,7 @@ def test_doctor_under_mpiexec_counts_the_ranks_once(program):
     assert ended.code == 0, ended.err
     assert ended.out.count("ok    ranks") == 1
     assert re.search(r"ok    ranks +3 ", ended.out)
+    assert re.search(r"ok    line +between ranks 0 and 1: .* --node-alpha \S+ --node-beta \S+$", ended.out, re.M)
 
 
 @pytest.mark.mpi

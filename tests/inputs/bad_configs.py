@@ -63,6 +63,7 @@ also("config: a path that is no text", "data.path: expected text", [*RUN, "--dat
 edit("an empty path", '"data.h5"', '""', "does not exist or is no file")
 edit("an endless device as data", '"data.h5"', '"/dev/zero"', "does not exist or is no file")
 edit("batches of nothing", '"data.h5"', '"data.h5"\nbatch_size = 0', "batch_size: expected int >= 1")
+edit("memory that is no size", '"data.h5"', '"data.h5"\nmemory = "much"', "data.memory must be a size")
 edit("a quoted key", "seed = 4", '"seed\\n" = 4', "has no key")
 edit("a redundancy of 10^18", "redundancy = 2", f"redundancy = {10**18}", "redundancy")
 edit("a checkpoint in 1e400 s", "checkpoint_every = 4", 'checkpoint_every = "1e400s"', "checkpoint_every")

@@ -39,6 +39,8 @@ RUNS = {
     "a spoiled subset": ("linear", LAD | SUBSET),
     "float32": ("ragged", LAD | {"compute": {"dtype": "float32"}}),
     "compressed": ("linear", LAD | COMPRESSED),
+    "out of core, linear": ("linear", LAD, {"memory": "1 kB"}),
+    "out of core, softmax": ("ragged", CRA_DL, {"memory": "55 kB"}),
     "a memory that looks back": ("ragged", CRA_DL | COMPRESSED | {"memory": {"name": "marina"}}, {"batch_size": 4}),
     "a code that is decoded": ("linear", LAD | {"encoder": {"name": "cyclic_code"}, "aggregator": {"name": "mean"}}),
 }
@@ -144,6 +146,15 @@ def test_samples_and_gradients_are_on_the_gpu_and_messages_are_not(paths, standi
     messages = devices.messages(devices.plan(0), 0, trainer.parameters)
     assert type(messages) is np.ndarray
     assert messages.flags.writeable
+
+
+@pytest.mark.parametrize("run", ["out of core, linear", "out of core, softmax"])
+def test_what_is_read_in_every_round_is_computed_on_the_gpu_too(paths, standin, run):
+    shards = trainer_of(paths, run, "cuda").devices._gradients.shards
+    assert shards.division.read_rows
+    batches = list(shards.batches(shards.work(shards.subsets)))
+    assert len(batches) > 1
+    assert {type(array) for batch in batches for array in (batch.x, batch.y)} == {standin.Array}
 
 
 def test_what_was_fetched_before_stays(paths, standin):

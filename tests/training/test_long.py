@@ -244,3 +244,25 @@ def test_slow_ranks_that_are_not_waited_for_change_little(tmp_path, monkeypatch,
         ends.append(history["suboptimality"][-1])
         print(f"\nends at {ends[-1]:.4g}, {history['missing_records'][-1] / 1000:.0f} % of the messages left out")
     assert ends[1] < 1.5 * ends[0]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_memory_stays_the_same_over_a_hundred_thousand_rounds(tmp_path, monkeypatch, program, ranks):
+    monkeypatch.chdir(tmp_path)
+    datasets.linear_regression("data.h5", subsets=100, features=100, seed=1)
+    Path("lad.toml").write_text(
+        'devices = 100\nbyzantine = 20\nrounds = 100_000\ndata.path = "data.h5"\n'
+        'model.name = "linear_regression"\nallocation = { name = "cyclic", redundancy = 20 }\n'
+        'attack = { name = "sign_flip", scale = -2.0 }\naggregator = { name = "trimmed_mean", byzantine = 20 }\n'
+        "optimizer.step_size = 1e-4\n"
+    )
+    peaks = {}
+    for rounds in (20_000, 100_000):  # the compiled loop is loaded for both
+        words = ("run", "lad.toml", "-o", f"{rounds}.h5", "--rounds", rounds, "--evaluate_every", rounds // 10)
+        ended = program(*words, ranks=ranks if ranks > 1 else None, timeout=1200)
+        assert ended.code == 0, ended.err
+        with h5py.File(f"{rounds}.h5") as file:
+            peaks[rounds] = file["memory/peak"][:]
+            seconds = float(file["history/seconds"][-1])
+        print(f"{ranks} ranks: {rounds} rounds in {seconds:.0f} s, peaks {peaks[rounds].tolist()}")
+    assert (peaks[100_000] < peaks[20_000] + (1 << 20)).all()

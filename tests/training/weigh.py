@@ -31,7 +31,7 @@ tree = {
     "rounds": 4,
     "data": {"path": sys.argv[1]},
     "model": {"name": "linear_regression"},
-    "allocation": {"name": "cyclic", "redundancy": 3},
+    "allocation": {"name": "cyclic", "redundancy": 15},
     "optimizer": {"step_size": 1e-9},
 }
 trainers = []

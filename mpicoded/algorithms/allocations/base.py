@@ -8,7 +8,7 @@ import numpy as np
 from mpicoded.algorithms.allocations.nearest import Pair, nearest
 from mpicoded.algorithms.component import Component
 from mpicoded.algorithms.randomness import generator
-from mpicoded.algorithms.shapes import Array, Bool
+from mpicoded.algorithms.shapes import Array, Bool, Int
 from mpicoded.errors import InputError
 
 Redundancy = Annotated[int, msgspec.Meta(ge=1)]
@@ -37,6 +37,15 @@ class Allocation(Component):
     def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
         """Which device computes which subset in this round."""
         raise NotImplementedError
+
+    def even(
+        self, devices: int, subsets: int, round: int, seed: int, first: int, stop: int
+    ) -> Int[Array, "devices held"] | None:
+        """The subsets of devices first … stop-1 in this round, ascending, without the others' where that is quicker.
+
+        Only where every device has as many subsets as any other and every subset as many copies; else None.
+        """
+        return None
 
     def holdings(self, devices: int, subsets: int, seed: int) -> Bool[Array, "devices subsets"]:
         """Which subsets a device must be able to read during the whole run."""

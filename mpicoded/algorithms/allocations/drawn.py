@@ -3,10 +3,11 @@
 from typing import ClassVar
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from mpicoded.algorithms.allocations.base import Allocation, Redundancy
 from mpicoded.algorithms.randomness import generator
-from mpicoded.algorithms.shapes import Array, Bool
+from mpicoded.algorithms.shapes import Array, Bool, Int
 from mpicoded.errors import InputError
 
 
@@ -48,16 +49,31 @@ class Cyclic(Allocation):
 
     def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
         """The (permuted) cyclic windows of one round."""
+        held = np.zeros((devices, subsets), bool)
+        held[np.arange(devices)[:, None], self._windows(devices, subsets, round, seed, 0, devices)] = True
+        return held
+
+    def even(
+        self, devices: int, subsets: int, round: int, seed: int, first: int, stop: int
+    ) -> Int[Array, "devices held"] | None:
+        """The windows of these devices."""
+        windows = self._windows(devices, subsets, round, seed, first, stop)
+        windows.sort(axis=1)
+        return windows
+
+    def _windows(
+        self, devices: int, subsets: int, round: int, seed: int, first: int, stop: int
+    ) -> Int[Array, "devices held"]:
         size = subsets // devices
+        width = self.redundancy // size
         rows = tasks = np.arange(devices)
         if self.permute:
             stream = generator(seed, "permutation", round)
             rows = stream.permutation(devices)  # tau: the row of A that a device takes
             tasks = stream.permutation(devices)  # pi: the task at each column of A
-        columns = (rows[:, None] + np.arange(self.redundancy // size)) % devices
-        window = np.zeros((devices, devices), bool)
-        window[np.arange(devices)[:, None], tasks[columns]] = True
-        return np.repeat(window, size, axis=1) if size > 1 else window
+        round_trip = np.concatenate([tasks, tasks[: width - 1]])
+        found: Array = as_strided(round_trip, (devices, width), 2 * round_trip.strides)[rows[first:stop]]
+        return found if size == 1 else (found[..., None] * size + np.arange(size)).reshape(len(found), width * size)
 
 
 class Uniform(Allocation):

@@ -6,8 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpicoded.algorithms.allocations.base import Allocation
+from mpicoded.algorithms.products import Rows
 from mpicoded.algorithms.shapes import Array, Bool, Int
 from mpicoded.algorithms.spread import spread
+
+_SPARSE = 100  # times as long as a dense product takes for a number
 
 
 class Spread(NamedTuple):
@@ -38,12 +41,25 @@ class Report(NamedTuple):
     rho: float  # E ||g_i - grad F||^2 / beta^2, of each device's mean where no other weights are given
 
 
-def mean_weights(held: Bool[Array, "devices subsets"]) -> Any:
-    """Each device's mean over its subsets, as a sparse matrix (devices, subsets)."""
-    from scipy.sparse import csr_array  # 0.15 s: not for commands that weigh nothing
+def mean_weights(held: Bool[Array, "devices subsets"]) -> Rows:
+    """Each device's mean over its subsets."""
+    (device, subset), counts = np.nonzero(held), held.sum(axis=1)
+    return Rows(1.0 / counts[device], subset, np.concatenate([[0], np.cumsum(counts)]), held.shape[1])
 
-    device, subset = np.nonzero(held)
-    return csr_array((1.0 / held.sum(axis=1)[device], (device, subset)), shape=held.shape)
+
+def overlaps(held: Bool[Array, "devices subsets"]) -> Spread:
+    """How many subsets pairs of devices share: by a dense product, or where most pairs share none, by a sparse one."""
+    devices, subsets = held.shape
+    pairs = devices * (devices - 1) // 2
+    if _SPARSE * float((held.sum(axis=0, dtype=np.float64) ** 2).sum()) > float(devices) ** 2 * subsets or not pairs:
+        whole = held.astype(np.float32)
+        return Spread.of((whole @ whole.T).astype(np.int64)[np.triu_indices(devices, 1)])
+    from scipy.sparse import csr_array, triu  # 0.15 s
+
+    sparse = csr_array(held, dtype=np.int32)
+    shared = triu(sparse @ sparse.T, 1).data
+    least = int(shared.min()) if len(shared) == pairs else 0
+    return Spread(least, float(shared.sum() / pairs), int(shared.max(initial=0)))
 
 
 def report(
@@ -52,17 +68,16 @@ def report(
     subsets: int,
     seed: int,
     round: int = 0,
-    weigh: Callable[[Any], Any] = mean_weights,
+    weigh: Callable[[Any], Rows] = mean_weights,
 ) -> Report:
     """Measure the allocation of a round. ``weigh``: assignment → weights of the messages that rho is of."""
     held = allocation.assignment(devices, subsets, round, seed)
     copies = held.sum(axis=0)
     stored = allocation.holdings(devices, subsets, seed) if allocation.varies else held
-    shared = (held.astype(np.float32) @ held.astype(np.float32).T).astype(np.int64)
     return Report(
         redundancy=Spread.of(held.sum(axis=1)),
         copies=Spread.of(copies),
-        overlap=Spread.of(shared[np.triu_indices(devices, 1)]),
+        overlap=overlaps(held),
         lost=int((copies == 0).sum()),
         storage=Spread.of(stored.sum(axis=1)),
         holders=copies,

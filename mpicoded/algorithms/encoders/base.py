@@ -6,6 +6,7 @@ import numpy as np
 
 from mpicoded.algorithms.component import Component
 from mpicoded.algorithms.compressors import Compressor
+from mpicoded.algorithms.products import Rows
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int
 
 
@@ -15,9 +16,15 @@ class Code(NamedTuple):
     They are ordered by device; every device sends as many as any other.
     """
 
-    weights: Any  # csr_array (messages, subsets), columns ascending in each row
+    rows: Rows
+    """The weights, (messages, subsets), columns ascending in each row."""
     keys: Int[Array, " messages"]
     """What each message says: honest messages of one key are equal, and are compressed by the same random numbers."""
+
+    @property
+    def weights(self) -> Any:
+        """The weights as SciPy's csr_array."""
+        return self.rows.sparse()
 
 
 class Decoded(NamedTuple):
@@ -70,6 +77,13 @@ class Encoder(Component):
     def code(self, assignment: Bool[Array, "devices subsets"], first: int, stop: int) -> Code:
         """The messages of devices first … stop-1 under this assignment."""
         raise NotImplementedError
+
+    def even_weight(self, held: int) -> float | None:
+        """What a gradient weighs where every device sends the mean of so many, and every subset has as many copies.
+
+        None: messages are another thing, and ``code`` has to be asked.
+        """
+        return None
 
     def decoder(self, assignment: Bool[Array, "devices subsets"]) -> Decoder:
         """How the server turns the messages of all devices into votes."""

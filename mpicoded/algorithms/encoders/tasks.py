@@ -1,9 +1,10 @@
 """Tasks: subsets that the same devices hold, so that what is sent of them can be compared."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from mpicoded.algorithms.products import Rows
 from mpicoded.algorithms.shapes import Array, Bool, Int
 
 
@@ -17,20 +18,18 @@ class Tasks(NamedTuple):
     of: Int[Array, " subsets"]
     """The task of each subset; -1: of none."""
 
-    def weights(self, tasks: Int[Array, " messages"]) -> Any:
+    def weights(self, tasks: Int[Array, " messages"]) -> Rows:
         """The sparse matrix (messages, subsets) of messages about these tasks: T/M times the sum of each one's subsets.
 
         So the mean over all T tasks is that over the M subsets, lost ones counted as zero; of tasks that are equally
         large and lose none, a message is the mean over its task.
         """
-        from scipy.sparse import csr_array  # 0.15 s: not for commands that encode nothing
-
         count, subsets = self.held.shape[1], len(self.of)
         ordered = np.argsort(self.of, kind="stable")
         starts = np.searchsorted(self.of[ordered], np.arange(count + 1))
         columns, ends = stretches(starts[tasks], starts[tasks + 1])
         values = np.full(len(columns), count / subsets)
-        return csr_array((values, ordered[columns], ends), shape=(len(tasks), subsets))
+        return Rows(values, ordered[columns], ends, subsets)
 
 
 def tasks_of(assignment: Bool[Array, "devices subsets"]) -> Tasks:
