@@ -64,7 +64,7 @@ class SparseProduct:
             scaled, terms = self._room((len(gradients), len(weights.values)), dim, dtype)
             np.multiply(gradients, weights.values[:1], out=scaled)
             np.take(scaled, weights.columns, axis=0, out=terms, mode="clip")
-            np.add.reduce(terms.reshape(len(out), -1, dim), axis=1, out=out)
+            np.sum(terms.reshape(len(out), -1, dim), axis=1, out=out)
             return out
         if gradients.nbytes <= _WHOLE:
             return _multiply(weights, gradients, out)

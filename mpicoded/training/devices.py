@@ -80,7 +80,7 @@ class Devices:
         self._weights, self._starts = np.empty(0, self._dtype), np.zeros(1, np.int64)  # of equal messages
         self._plans: dict[bool, Plan] = {}
         self._room: dict[str, Array] = {}  # messages, by what they are for
-        self._last_work: dict[bool, tuple[Int[Array, " wanted"], Work]] = {}
+        self._last_work: dict[bool, tuple[bytes, Work, Int[Array, " subsets"]]] = {}
 
     def plan(self, round: int, whole: bool = False) -> Plan:
         """Which subsets to compute and how to combine them; the same in all rounds of a fixed allocation.
@@ -124,13 +124,11 @@ class Devices:
         if even is None:
             assignment = self._coding.assignment(round)
             code = self._experiment.encoder.code(assignment, self.first, self.stop)
-            work = self._work(np.flatnonzero(assignment[self.first : self.stop].any(axis=0)), draws)
+            work, row = self._work(np.flatnonzero(assignment[self.first : self.stop].any(axis=0)), draws)
             weights, keys = code.rows._replace(values=code.rows.values.astype(self._dtype, copy=False)), code.keys
         else:
-            work = self._work(np.flatnonzero(np.bincount(even.subsets.ravel())), draws)
+            work, row = self._work(np.flatnonzero(np.bincount(even.subsets.ravel())), draws)
             weights, keys = self._even(even), self._keys
-        row = np.empty(int(work.subsets.max(initial=0)) + 1, weights.starts.dtype)
-        row[work.subsets] = np.arange(len(work.subsets))
         # The order of a message's subsets stays, so that it is the same sum whatever else this rank computes.
         weights = weights._replace(columns=row[weights.columns], width=len(work.subsets))
         return Plan(work, weights, self._gradients.processor.matrix(weights), keys, draws)
@@ -145,13 +143,18 @@ class Devices:
         gathered = worth_gathering(numbers, self._experiment.rounds)
         return Rows(self._weights, even.subsets.ravel(), self._starts, self._coding.subsets, gathered)
 
-    def _work(self, wanted: Int[Array, " wanted"], draws: bool) -> Work:
-        """What to compute: often the same subsets as in the round before, though other devices want them."""
+    def _work(self, wanted: Int[Array, " wanted"], draws: bool) -> tuple[Work, Int[Array, " subsets"]]:
+        """What to compute, and at which row of the gradients the subset of each number will be.
+
+        Often the same subsets are wanted as in the round before, though by other devices.
+        """
         last = self._last_work.get(draws)
-        if last is None or not np.array_equal(last[0], wanted):
-            batch_size = self._experiment.data.batch_size if draws else None
-            self._last_work[draws] = last = wanted, self._gradients.shards.work(wanted, batch_size)
-        return last[1]
+        if last is None or last[0] != wanted.tobytes():
+            work = self._gradients.shards.work(wanted, self._experiment.data.batch_size if draws else None)
+            row = np.empty(int(wanted.max(initial=-1)) + 1, np.int64)
+            row[work.subsets] = np.arange(len(wanted))
+            self._last_work[draws] = last = wanted.tobytes(), work, row
+        return last[1:]
 
 
 def _spoil(

@@ -228,7 +228,8 @@ class Trainer:
         records, sent = self.uplink.pack(messages, before, plan.keys, turn, nonce)
         up = self.aggregation.round(records, sent, turn, nonce)
         if self.server is not None:
-            self.history.count(up, int(self._told().sum()) * self.downlink.nbytes, self.downlink.saturated)
+            told = self.experiment.devices if self.transport.present.all() else int(self._told().sum())
+            self.history.count(up, told * self.downlink.nbytes, self.downlink.saturated)
 
     def _turn(self, round: int) -> Turn:
         experiment = self.experiment

@@ -3,6 +3,7 @@
 Nothing that a device says is ever unpickled: every call moves a known number of typed items.
 """
 
+import math
 import os
 import platform
 import sys
@@ -23,13 +24,11 @@ from mpicoded.transport.base import (
     Order,
     Patience,
     Transport,
-    block_sizes,
     decode_text,
     encode_text,
-    header_layout,
     order_layout,
-    pack_bits,
 )
+from mpicoded.transport.headers import Headers
 
 if Path(sys.prefix, "lib", "libmpi.so.40").exists():
     # Open MPI installed into this environment, as from PyPI: it probes for OFI networks for a second at every
@@ -72,7 +71,7 @@ class MpiTransport:
         self.lost: list[Loss] = []
         self.wish = self.heard = 0
         self._order = np.zeros(1, order_layout(self.size))
-        self._headers = np.empty(0, header_layout(0))
+        self._headers: Headers | None = None  # of the last gather
         self._received = np.empty(0, np.uint8)
         self._dense = np.empty(0, np.uint8)  # as many records as were sent, where some devices were silent
         self._types: dict[int, Any] = {}
@@ -96,41 +95,33 @@ class MpiTransport:
         self, records: Array, round: int, devices: int, sent: Bool[Array, " records"] | None = None
     ) -> Gathered | None:
         """A Gather of the headers, then a Gatherv of the records that are sent; straight into place where all are."""
-        if sent is None:
-            sent = np.ones(len(records), bool)
-        elif not sent.all():
-            records = records[sent]
-        sizes = block_sizes(devices, self.size)
-        largest = int(sizes.max())
-        header = np.zeros(1, header_layout(largest))
-        header["round"], header["count"], header["wish"] = round, len(records), self.wish
-        pack_bits(sent, header["sent"][0])
-        if self.rank == 0 and self._headers.dtype != header.dtype:
-            self._headers = np.empty(self.size, header.dtype)
+        if sent is not None and sent.all():
+            sent = None
+        if self._headers is None or self._headers.devices != devices:
+            self._headers = Headers(devices, self.rank, self.size)
+        headers = self._headers
+        header = headers.own(round, self.wish, sent)
         one = self._item_type(header.nbytes)
-        self._comm.Gather([header, 1, one], [self._headers, 1, one] if self.rank == 0 else None)
+        self._comm.Gather([header, 1, one], [headers.everyone, 1, one] if self.rank == 0 else None)
         self.overhead_bytes += self.size * header.nbytes
+        if sent is not None:
+            records = records[sent]
         if self.rank != 0:
             self._gatherv(records, None, None)
             return None
-        self.heard = max(self.heard, int(self._headers["wish"].max()))
-        counts = self._headers["count"].astype(np.int64)
-        exists = np.arange(largest) < sizes[:, None]
-        told = np.unpackbits(self._headers["sent"], axis=1, count=largest, bitorder="little").astype(bool) & exists
-        if (self._headers["round"] != round).any() or (told.sum(axis=1) != counts).any():
-            raise RuntimeError(f"in round {round} the ranks sent these rounds and counts: {self._headers.tolist()}")
+        counts, arrived, wish = headers.read(round)
+        self.heard = max(self.heard, wish)
         if self._received.size < devices * records.itemsize:  # records of some rounds may be larger than of others
             self._received = np.empty(devices * records.itemsize, np.uint8)
         everyone = self._received[: devices * records.itemsize].view(records.dtype)
-        arrived = told[exists]
-        if arrived.all():
+        if arrived is None:
             self._gatherv(records, counts, everyone)
-        else:
-            if self._dense.size < self._received.size:
-                self._dense = np.empty_like(self._received)
-            dense = self._dense[: int(counts.sum()) * records.itemsize].view(records.dtype)
-            self._gatherv(records, counts, dense)
-            everyone[arrived] = dense
+            return Gathered(everyone, np.ones(devices, bool))
+        if self._dense.size < self._received.size:
+            self._dense = np.empty_like(self._received)
+        dense = self._dense[: int(counts.sum()) * records.itemsize].view(records.dtype)
+        self._gatherv(records, counts, dense)
+        everyone[arrived] = dense
         return Gathered(everyone, arrived)
 
     def share(self, rows: Array, counts: Array, out: Array) -> Array:
@@ -255,7 +246,7 @@ class MpiTransport:
 
     def _row_type(self, rows: Array) -> Any:
         """One row as one MPI item, so that counts are numbers of rows and stay below MPI's 2^31."""
-        return self._item_type(rows.itemsize * int(np.prod(rows.shape[1:])))
+        return self._item_type(rows.itemsize * math.prod(rows.shape[1:]))
 
     def _items(self, array: Array) -> list[Any]:
         if array.nbytes < 1 << 31:

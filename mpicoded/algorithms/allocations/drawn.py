@@ -3,7 +3,6 @@
 from typing import ClassVar
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from mpicoded.algorithms.allocations.base import Allocation, Redundancy
 from mpicoded.algorithms.randomness import generator
@@ -72,7 +71,7 @@ class Cyclic(Allocation):
             rows = stream.permutation(devices)  # tau: the row of A that a device takes
             tasks = stream.permutation(devices)  # pi: the task at each column of A
         round_trip = np.concatenate([tasks, tasks[: width - 1]])
-        found: Array = as_strided(round_trip, (devices, width), 2 * round_trip.strides)[rows[first:stop]]
+        found: Array = round_trip[rows[first:stop, None] + np.arange(width)]
         return found if size == 1 else (found[..., None] * size + np.arange(size)).reshape(len(found), width * size)
 
 

@@ -1,0 +1,58 @@
+"""What goes before the records of a gather: each rank's round, their number, its wish, and who of its devices sends."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mpicoded.algorithms.shapes import Array, Bool, Int
+from mpicoded.transport.base import block_sizes, header_layout, pack_bits
+
+
+class Told(NamedTuple):
+    """What the headers of all ranks say."""
+
+    counts: Int[Array, " ranks"]  # of records
+    arrived: Bool[Array, " devices"] | None  # None: of all devices
+    wish: int  # the largest
+
+
+class Headers:
+    """Those of the ranks among which some devices are divided. Most rounds have the same but for their number.
+
+    ``everyone``: room for those of all ranks, at the server.
+    """
+
+    def __init__(self, devices: int, rank: int, size: int) -> None:
+        self.devices, self._sizes = devices, block_sizes(devices, size)
+        largest = int(self._sizes.max())
+        layout = header_layout(largest)
+        self._own, self.everyone = np.zeros(1, layout), np.zeros(size if rank == 0 else 0, layout)
+        self._exists = np.arange(largest) < self._sizes[:, None]
+        self._complete = np.zeros(size, layout)  # as they are where all devices send and nobody has a wish
+        self._complete["count"] = self._sizes
+        for bits, mask in zip(self._complete["sent"], self._exists, strict=True):
+            pack_bits(mask, bits)
+        self._mine = self._complete[rank : rank + 1]
+
+    def own(self, round: int, wish: int, sent: Bool[Array, " records"] | None) -> Array:
+        """This rank's. ``sent``: which of its devices send; None: all of them."""
+        self._own[...] = self._mine
+        self._own["round"], self._own["wish"] = round, wish
+        if sent is not None:
+            self._own["count"] = np.count_nonzero(sent)
+            pack_bits(sent, self._own["sent"][0])
+        return self._own
+
+    def read(self, round: int) -> Told:
+        """What those of ``everyone`` say. Raises RuntimeError where one is of another round, or contradicts itself."""
+        everyone = self.everyone
+        self._complete["round"] = round
+        if everyone.tobytes() == self._complete.tobytes():
+            return Told(self._sizes, None, 0)
+        counts, largest = everyone["count"].astype(np.int64), self._exists.shape[1]
+        bits = np.unpackbits(everyone["sent"], axis=1, count=largest, bitorder="little")
+        sent = bits.astype(bool) & self._exists
+        if (everyone["round"] != round).any() or (sent.sum(axis=1) != counts).any():
+            raise RuntimeError(f"in round {round} the ranks sent these rounds and counts: {everyone.tolist()}")
+        arrived = sent[self._exists]
+        return Told(counts, None if arrived.all() else arrived, int(everyone["wish"].max()))
