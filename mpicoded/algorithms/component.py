@@ -31,6 +31,16 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 _UNIONS = (types.UnionType, typing.Union)  # X | None is the latter where X is Annotated
 
 
+def known_with(part: object, shortcut: str, method: str) -> bool:
+    """Whether a part's shortcut is of the class whose method it stands for, or of one that knows that class.
+
+    A subclass that has a method of its own, and inherits the shortcut, would be bypassed by it.
+    """
+    classes = type(part).__mro__
+    first, other = (next(i for i, each in enumerate(classes) if name in vars(each)) for name in (shortcut, method))
+    return first <= other
+
+
 def snake_case(name: str) -> str:
     """``CoordinateMedian`` → ``coordinate_median``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -12,6 +12,8 @@ import numpy as np
 from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
 from mpicoded.data.rowfile import Run
 
+_PATIENCE = 60  # seconds: a disk that does not answer must not keep a process for ever
+
 
 class Read(NamedTuple):
     """Some subsets of a block to be read."""
@@ -42,14 +44,18 @@ class _Request:
 
 
 class ReadAhead:
-    """Buffers that a thread fills by ``read(runs, x, y)``. The thread ends with this object, or with the process."""
+    """Buffers that a thread fills by ``read(runs, x, y)``. It ends with this object, and before the process does.
+
+    If it did not, it might take a lock of HDF5's with it, for which the end of the process would wait.
+    """
 
     def __init__(self, read: Callable[[list[Run], Array, Array], None], buffers: Sequence[Buffer]) -> None:
         self._free, self._count = deque(buffers), len(buffers)
         self._pending: deque[_Request] = deque()  # in the order in which they are read
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
-        threading.Thread(target=_serve, args=(self._requests, read), name="reading ahead", daemon=True).start()
-        weakref.finalize(self, self._requests.put, None)
+        thread = threading.Thread(target=_serve, args=(self._requests, read), name="reading ahead", daemon=True)
+        thread.start()
+        weakref.finalize(self, _end, self._requests, self._pending, thread)
 
     def take(self, reads: Sequence[Read], number: int) -> Buffer:
         """The buffer with one of these reads, once it is there; the next ones are begun. Raises what reading raised."""
@@ -86,6 +92,15 @@ class ReadAhead:
             request = _Request(coming[len(self._pending)], self._free.popleft())
             self._pending.append(request)
             self._requests.put(request)
+
+
+def _end(requests: "SimpleQueue[_Request | None]", pending: "deque[_Request]", thread: threading.Thread) -> None:
+    """Have the thread end, after the read that it is at."""
+    for request in pending:
+        request.dropped = True
+    requests.put(None)
+    if thread is not threading.current_thread():  # which may be the one that collects garbage
+        thread.join(_PATIENCE)
 
 
 def _serve(requests: "SimpleQueue[_Request | None]", read: Callable[[list[Run], Array, Array], None]) -> None:

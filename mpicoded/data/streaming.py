@@ -49,6 +49,14 @@ def row_bytes(description: Description, dtype: Any) -> int:
     return int(description.features * np.dtype(dtype).itemsize + description.target(dtype).itemsize)
 
 
+def least_budget(description: Description, subsets: Int[Array, " held"], dtype: Any, beside: int = 0) -> int:
+    """What a rank needs to read these subsets by blocks: two buffers, and a padded copy where one is needed."""
+    sizes, row = np.diff(description.offsets)[subsets], row_bytes(description, dtype)
+    _, exact = weighing(description)
+    copied = 0 if exact else int(padded(sizes).max(initial=0))
+    return (_BUFFERS * int(sizes.max(initial=0)) + copied) * row + beside
+
+
 def divide(
     description: Description, subsets: Int[Array, " held"], dtype: Any, budget: int, beside: int = 0
 ) -> Division:
@@ -57,9 +65,8 @@ def divide(
     Raises InputError where two buffers for its largest subset do not fit, and a padded copy where one is needed.
     """
     sizes, row = np.diff(description.offsets)[subsets], row_bytes(description, dtype)
-    largest, (_, exact) = int(sizes.max(initial=0)), weighing(description)
-    beside += 0 if exact else int(padded(sizes).max(initial=0)) * row
-    least = _BUFFERS * largest * row + beside
+    largest, least = int(sizes.max(initial=0)), least_budget(description, subsets, dtype, beside)
+    beside = least - _BUFFERS * largest * row
     if budget < least:
         raise InputError(
             f"data.memory: the {budget} bytes that a rank may use for samples are too few, since its largest subset, "

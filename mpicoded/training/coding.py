@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpicoded.algorithms import theory
+from mpicoded.algorithms.component import known_with
 from mpicoded.algorithms.encoders import Decoder, least_squares_factors
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int
 from mpicoded.errors import InputError
@@ -48,16 +49,18 @@ class Coding:
     def even(self, round: int, first: int, stop: int) -> Even | None:
         """What devices first … stop-1 compute in this round, where all compute as much and every subset as often."""
         experiment = self._experiment
-        if experiment.encoder.even_weight(1) is None:
+        encoder, allocation = experiment.encoder, experiment.allocation
+        if not known_with(encoder, "even_weight", "code") or encoder.even_weight(1) is None:
             return None
-        draw = round if experiment.allocation.varies else 0
-        held = experiment.allocation.even(experiment.devices, self.subsets, draw, experiment.seed, first, stop)
+        draw, held = round if allocation.varies else 0, None
+        if known_with(allocation, "even", "assignment"):
+            held = allocation.even(experiment.devices, self.subsets, draw, experiment.seed, first, stop)
         if held is None:
             assignment = self.assignment(round)
             if np.ptp(assignment.sum(axis=1)) or np.ptp(assignment.sum(axis=0)):
                 return None
             held = np.nonzero(assignment[first:stop])[1].reshape(stop - first, -1)
-        weight = experiment.encoder.even_weight(held.shape[1])
+        weight = encoder.even_weight(held.shape[1])
         return None if weight is None else Even(held, weight)
 
     def decoder(self, round: int) -> Decoder:

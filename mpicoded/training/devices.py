@@ -140,7 +140,7 @@ class Devices:
             self._weights = np.full(count * held, even.weight, self._dtype)
             self._starts = np.arange(0, count * held + 1, held)
         numbers = self._experiment.devices * held * self._gradients.dim
-        gathered = worth_gathering(numbers, self._experiment.rounds)
+        gathered = self._gradients.dim > 1 and worth_gathering(numbers, self._experiment.rounds)
         return Rows(self._weights, even.subsets.ravel(), self._starts, self._coding.subsets, gathered)
 
     def _work(self, wanted: Int[Array, " wanted"], draws: bool) -> tuple[Work, Int[Array, " subsets"]]:

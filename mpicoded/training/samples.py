@@ -12,7 +12,7 @@ from mpicoded.algorithms.shapes import Array, Bool, Float, Int, Shaped
 from mpicoded.data import layout
 from mpicoded.data.layout import Description
 from mpicoded.data.shards import Shards, runs_of, test_rows
-from mpicoded.data.streaming import Streamed, divide, row_bytes
+from mpicoded.data.streaming import Streamed, divide, least_budget, row_bytes
 from mpicoded.errors import InputError, one_line
 from mpicoded.experiment import Experiment
 from mpicoded.training.allowance import allowance
@@ -22,6 +22,7 @@ from mpicoded.transport.launched import local_rank, local_size
 
 WORTH = 1 << 20  # bytes that a node must save
 _ALIGNED = 64
+_LIMITED = "the memory limit of their control group leaves"
 
 
 class Samples(NamedTuple):
@@ -71,22 +72,24 @@ def read(experiment: Experiment, description: Description, transport: Transport,
         if together is not None:
             memory = together.memory(wanted)
     mine, where = np.flatnonzero(held[transport.rank]), processor(experiment.compute.device, local_rank())
-    apart = ""
+    apart, told = "", experiment.data.memory is not None
     if memory is not None and together is not None:
         shards, nbytes = _read_part(description, mine, common, memory, dtype, where, together)
     else:
-        shards = _read_own(description, mine, dtype, where, budget, tests)
+        shards = _read_own(description, mine, dtype, where, budget, tests, told)
         nbytes = shards.nbytes
         streams = isinstance(shards, Streamed)
         if wanted and on_cpu and not streams:
-            why, most = (
-                ("ranks may die one by one", "up to ") if survives else ("there is no room in shared memory", "")
-            )
+            why, most = ("ranks may die one by one", "up to ") if survives else ("there is no room for one copy", "")
             apart = f"{why}: each has its own copy of what others of its node read, {most}{common.saved} bytes in all"
-        elif streams and experiment.data.memory is None:
+        elif budget is not None and not told and nbytes + tests > budget and not streams:
             apart = (
-                f"the memory limit of their control group leaves {budget} bytes to a rank for samples: it reads what "
-                "has no room again in every round (data.memory says how many it may use)"
+                f"{_LIMITED} {budget} bytes to a rank for samples, too few to read them by blocks: all are in memory"
+            )
+        elif streams and not told:
+            apart = (
+                f"{_LIMITED} {budget} bytes to a rank for samples: it reads what has no room again in every round "
+                "(data.memory says how many it may use)"
             )
     test = None
     if _tests(experiment, description):
@@ -102,10 +105,14 @@ def _read_own(
     where: Processor,
     budget: int | None,
     tests: int,
+    told: bool,
 ) -> Shards:
-    """This rank's shards, in memory or, where they have no room there, on their way into it."""
+    """This rank's shards, in memory or, where they have no room there, on their way into it.
+
+    A budget that nobody has ``told`` never ends a run: where it is too small for buffers, all are in memory.
+    """
     own = int(np.diff(description.offsets)[mine].sum()) * row_bytes(description, dtype)
-    if budget is None or own + tests <= budget:
+    if budget is None or own + tests <= budget or not (told or least_budget(description, mine, dtype, tests) <= budget):
         return Shards.read(description, mine, dtype, where)
     return Streamed(description, mine, dtype, budget, where, tests)
 

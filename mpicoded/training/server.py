@@ -87,8 +87,6 @@ class Server:
         saturated: Int[Array, " messages"],
     ) -> None:
         """Take in what was wrong with the messages of a round."""
-        if arrived.all() and not bad.any() and not saturated.any():
-            return
         self.faults.note(round, arrived, ~self._coding.all_of(~bad), self._coding.total(saturated))
 
     def step(self, outcome: Outcome, vote: Float[Array, " dim"], round: int) -> None:

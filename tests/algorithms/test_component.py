@@ -2,6 +2,7 @@
 
 import typing
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -16,9 +17,12 @@ from mpicoded.algorithms import (
     models,
     optimizers,
 )
-from mpicoded.algorithms.component import Component, Positive, PositiveCount, members, snake_case
+from mpicoded.algorithms.allocations import Cyclic
+from mpicoded.algorithms.component import Component, Positive, PositiveCount, known_with, members, snake_case
+from mpicoded.configs import decode
 from mpicoded.errors import InputError
 from mpicoded.testing import ComponentBattery
+from mpicoded.training.coding import Coding
 
 from .building import build
 
@@ -110,3 +114,26 @@ def test_not_a_number_is_out_of_bounds():
 
 def test_a_choice_of_one_is_a_family_too():
     assert members(Example) == {"example": Example}
+
+
+def test_a_subclass_with_a_method_of_its_own_is_not_bypassed_by_an_inherited_shortcut():
+    class Reversed(Cyclic):
+        def assignment(self, devices, subsets, round, seed):
+            return super().assignment(devices, subsets, round, seed)[::-1]
+
+    class Both(Reversed):
+        def even(self, *words):
+            return None
+
+    class Neither(Cyclic):
+        pass
+
+    known = {part: known_with(part(redundancy=2), "even", "assignment") for part in (Cyclic, Reversed, Both, Neither)}
+    assert known == {Cyclic: True, Reversed: False, Both: True, Neither: True}
+    for part in (Cyclic, Reversed):
+        tree = {"devices": 6, "rounds": 1, "data": {"path": "none"}, "model": {"name": "linear_regression"}}
+        tree |= {"aggregator": {"name": "mean"}, "optimizer": {"step_size": 1.0}}
+        experiment = replace(decode(tree, "test"), allocation=part(redundancy=2))
+        found = Coding(experiment, 6).even(3, 1, 5)
+        held = experiment.allocation.assignment(6, 6, 3, experiment.seed)[1:5]
+        np.testing.assert_array_equal(found.subsets, np.nonzero(held)[1].reshape(4, 2))

@@ -272,7 +272,7 @@ def test_every_phase_of_an_experiment_is_measured(described, words):
     for phase in ("broadcast", "plan", "compute", "encode", "compress", "decompress", "aggregate", "suspect", "step"):
         assert sum(found.lines[phase]) > 0, phase
     attacks = experiment.attacked and (experiment.attack.sends and not experiment.attack.mislabels)
-    assert sum(found.lines["attack"]) > 0 if attacks else found.lines["attack"].each < 1e-3
+    assert sum(found.lines["attack"]) > 0 or not attacks
 
 
 @pytest.mark.parametrize("name", ["trimmed_mean", "krum", "geometric_median", "centered_clipping"])

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -183,6 +184,11 @@ def test_a_limit_of_the_system_is_kept_where_nothing_is_said(path, monkeypatch):
         assert isinstance(found.shards, Streamed) == streams
         assert found.nbytes <= room
         assert ("control group" in found.apart) == streams
+    for room in (0, 2 * 8080 - 1):  # too little to read by blocks: nobody asked for it, so that the run goes on
+        monkeypatch.setattr(allowance, "memory_limit", lambda room=room: 400_000 + -(-4 * room // 3))
+        found = samples.read(experiment, description, LocalTransport(), None)
+        assert not isinstance(found.shards, Streamed)
+        assert "too few to read them by blocks" in found.apart
     monkeypatch.setattr(allowance, "memory_limit", lambda: 1)
     told = decode(tree(path, memory="97 kB"), "test")  # who says something is believed
     assert not isinstance(samples.read(told, description, LocalTransport(), None).shards, Streamed)
@@ -212,3 +218,21 @@ def test_the_limit_is_the_smallest_of_the_groups_around_this_process(tmp_path, t
 
 def test_this_process_is_not_below_what_it_has():
     assert 0 < allowance._resident() < (memory_limit() or 1 << 60)
+
+
+def test_a_process_ends_though_a_block_is_being_read_by_hdf5(program, tmp_path):
+    """What is stored in compressed pieces is read under HDF5's lock, which the thread must not take to its grave."""
+    path = str(tmp_path / "data.h5")
+    datasets.linear_regression(path, subsets=12, features=100, samples_per_subset=2000, seed=1)
+    with h5py.File(path, "r+") as file:
+        x = file["x"][:]
+        del file["x"]
+        file.create_dataset("x", data=x, chunks=(500, 100), compression="gzip")
+    (tmp_path / "short.toml").write_text(
+        'devices = 12\nrounds = 1\nmodel.name = "linear_regression"\naggregator.name = "mean"\n'
+        'data = { path = "data.h5", memory = "5 MB" }\noptimizer.step_size = 1e-9\n'
+        'allocation = { name = "cyclic", redundancy = 3 }\n'
+    )
+    for _ in range(2):
+        ended = program("run", "short.toml", "-o", "out.h5", "--restart", timeout=30)
+        assert ended.code == 0, ended.err
