@@ -26,6 +26,14 @@ class Rows(NamedTuple):
     Its sparse package takes 0.15 s on each rank.
     """
 
+    @classmethod
+    def at(
+        cls, row: Int[Array, " nonzero"], columns: Int[Array, " nonzero"], values: Array, height: int, width: int
+    ) -> "Rows":
+        """From the row of each value as well, ascending."""
+        starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=height))])
+        return cls(values, columns, starts, width)
+
     @property
     def height(self) -> int:
         """Number of rows."""

@@ -35,8 +35,8 @@ def plan(config: str, ranks: int | None, overrides: Sequence[str], rates: argpar
     experiment = configs.load(config, overrides)
     description = layout.describe(experiment.data.path)
     experiment.check(description, ranks or 1)
-    if rates is not None:
-        Cluster(ranks or 1, rates.nodes or 1).check()
+    cluster = Cluster(ranks or 1, (rates.nodes if rates is not None else None) or 1)
+    cluster.check()
     dim = experiment.model.dim(description.features, description.classes)
     coding = Coding(experiment, description.subsets)
     report = allocations.report(experiment.allocation, experiment.devices, description.subsets, experiment.seed)
@@ -71,7 +71,7 @@ def plan(config: str, ranks: int | None, overrides: Sequence[str], rates: argpar
     if rates is not None:
         from mpicoded.commands.prediction import prediction
 
-        print(f"\n{prediction(experiment, description, ranks or 1, rates)}")
+        print(f"\n{prediction(experiment, description, coding, cluster, rates)}")
     return 0
 
 

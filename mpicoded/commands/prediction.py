@@ -28,13 +28,12 @@ _DOCTOR_SECONDS = 60
 _SHORT = 1e-7  # seconds of a phase that is not worth a line
 
 
-def prediction(experiment: Experiment, description: Description, ranks: int, arguments: argparse.Namespace) -> str:
-    """The tables. Raises InputError where the nodes are more than the ranks."""
-    cluster = Cluster(ranks, arguments.nodes or 1)
-    cluster.check()
+def prediction(
+    experiment: Experiment, description: Description, coding: Coding, cluster: Cluster, arguments: argparse.Namespace
+) -> str:
+    """The tables."""
     links, source = _links(arguments)
-    refused = _refused(experiment, description, ranks)
-    coding = Coding(experiment, description.subsets)
+    refused = _refused(experiment, description, cluster.ranks)
     what = probe(experiment, description, coding)
     rates = measure(what, counts=refused is None)
     if arguments.flops is not None:
@@ -151,7 +150,7 @@ def scaling(predictor: Predictor, cluster: Cluster) -> str:
     counts = [2**power for power in range(predictor.devices.bit_length()) if 2**power < predictor.devices]
     rows = [["ranks", "nodes", "root", "of it rank 0 alone", *(["sharded"] if predictor.slices else [])]]
     for ranks in [*counts, predictor.devices]:
-        some = _spread(ranks, cluster)
+        some = cluster.lowest(ranks)
         phases = predictor.root(some)
         total = sum(phases.values())
         rows.append([str(ranks), str(some.nodes), readable_seconds(total), f"{costs.alone(phases) / total:.0%}"])
@@ -164,7 +163,7 @@ def saturation(predictor: Predictor, cluster: Cluster) -> str:
     """From how many ranks on rank 0 alone takes longer than all of them together."""
 
     def saturated(ranks: int) -> bool:
-        phases = predictor.root(_spread(ranks, cluster))
+        phases = predictor.root(cluster.lowest(ranks))
         return costs.alone(phases) >= costs.parallel(phases)
 
     low, high = 1, predictor.devices
@@ -173,17 +172,12 @@ def saturation(predictor: Predictor, cluster: Cluster) -> str:
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if saturated(middle) else (middle + 1, high)
-    phases = predictor.root(_spread(low, cluster))
+    phases = predictor.root(cluster.lowest(low))
     seconds = readable_seconds(costs.alone(phases))
     return (
         f"the root saturates at {low} {'rank' if low == 1 else 'ranks'}: from there on rank 0 takes longer alone "
         f"({seconds}) than what all ranks share"
     )
-
-
-def _spread(ranks: int, cluster: Cluster) -> Cluster:
-    """So many ranks, as many on a node as there."""
-    return Cluster(ranks, -(-ranks // cluster.per_node))
 
 
 def _said(cluster: Cluster) -> str:

@@ -66,7 +66,7 @@ class Cluster(NamedTuple):
         return -(-self.ranks // self.nodes)
 
     def lowest(self, ranks: int) -> "Cluster":
-        """The so many lowest ranks."""
+        """So many ranks, as many on a node as here: the lowest ones, or more than there are."""
         return Cluster(ranks, -(-ranks // self.per_node))
 
     def check(self) -> None:

@@ -23,7 +23,6 @@ from mpicoded.training.combiner import Combiner
 from mpicoded.training.costs import BY_COLUMNS, Line
 from mpicoded.training.faults import Faults
 from mpicoded.training.links import Downlink
-from mpicoded.transport.base import devices_on
 from mpicoded.transport.local import LocalTransport
 
 _SECONDS, _CALLS = 0.1, 30  # for one measurement
@@ -209,7 +208,6 @@ def _combining(
         def call() -> None:
             combiner.combine(votes, usable, arrived, 0)
             faults.note(0, arrived, ~arrived, counts)
-            devices_on(np.ones(1, bool), experiment.devices)  # whose bytes are counted
 
         return call
 

@@ -43,8 +43,8 @@ class Report(NamedTuple):
 
 def mean_weights(held: Bool[Array, "devices subsets"]) -> Rows:
     """Each device's mean over its subsets."""
-    (device, subset), counts = np.nonzero(held), held.sum(axis=1)
-    return Rows(1.0 / counts[device], subset, np.concatenate([[0], np.cumsum(counts)]), held.shape[1])
+    device, subset = np.nonzero(held)
+    return Rows.at(device, subset, 1.0 / held.sum(axis=1)[device], *held.shape)
 
 
 def overlaps(held: Bool[Array, "devices subsets"]) -> Spread:

@@ -75,8 +75,7 @@ class CyclicCode(Encoder):
         weights = self._weights(tasks.held) * (devices / subsets)
         device, subset = np.nonzero(assignment[first:stop])
         values = weights[first + device, tasks.of[subset]]
-        starts = np.concatenate([[0], np.cumsum(assignment[first:stop].sum(axis=1))])
-        return Code(Rows(values, subset, starts, subsets), np.arange(first, stop))
+        return Code(Rows.at(device, subset, values, stop - first, subsets), np.arange(first, stop))
 
     def decoder(self, assignment: Bool[Array, "devices subsets"]) -> Decoder:
         """Locating the lies."""

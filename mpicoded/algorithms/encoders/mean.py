@@ -48,5 +48,4 @@ class Mean(Encoder):
             values = 1.0 / held[first:stop][device]
         else:
             values = (devices / subsets) / copies[subset]
-        starts = np.concatenate([[0], np.cumsum(held[first:stop])])
-        return Code(Rows(values, subset, starts, subsets), np.arange(first, stop))
+        return Code(Rows.at(device, subset, values, stop - first, subsets), np.arange(first, stop))
