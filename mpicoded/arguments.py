@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     allocation.add_argument("--round", type=_count, default=0, metavar="N", help="of this round (default 0)")
     resume = commands.add_parser("resume", help="finish an interrupted run", allow_abbrev=False)
     resume.add_argument("result", help="the result file of the run")
+    resume.add_argument("--trust", action="store_true", help="run the code that its config names (model torch)")
     for command in (run, resume):
         command.add_argument(
             "--time-limit",
@@ -81,6 +82,14 @@ def parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="summarise and compare result files", allow_abbrev=False)
     show.add_argument("files", nargs="+", metavar="FILE", help="result files")
     show.add_argument("--timings", action="store_true", help="also the seconds of each phase")
+    export = commands.add_parser(
+        "export",
+        help="the trained parameters for other programs",
+        description="The parameters of a result file as a safetensors file: a tensor for each of their names.",
+        allow_abbrev=False,
+    )
+    export.add_argument("result", help="a result file")
+    export.add_argument("-o", "--output", required=True, metavar="MODEL.safetensors", help="the file to write")
     commands.add_parser("doctor", help="is this machine right?", allow_abbrev=False)
     return found
 

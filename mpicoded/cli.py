@@ -60,7 +60,7 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     together = command in ("run", "resume") or (command == "sweep" and arguments.index is not None)
     if processes > 1 and command == "sweep" and arguments.run:
         raise InputError("sweep --run starts its ranks by itself: start it without mpiexec, with --ranks")
-    if rank > 0 and command in ("list", "show", "plan", "allocation", "sweep") and not together:
+    if rank > 0 and command in ("list", "show", "export", "plan", "allocation", "sweep") and not together:
         return 0
     if together and arguments.ranks is not None:
         if processes > 1:
@@ -78,7 +78,8 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
         from mpicoded.commands.job import Options
         from mpicoded.commands.run import resume
 
-        options = Options(arguments.quiet, limit=arguments.time_limit, watchdog=arguments.watchdog)
+        limits = {"limit": arguments.time_limit, "watchdog": arguments.watchdog}
+        options = Options(arguments.quiet, trusted=arguments.trust, **limits)
         return resume(arguments.result, options)
     if command == "sweep":
         from mpicoded.commands.sweep import sweep
@@ -101,6 +102,10 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
         from mpicoded.commands.listing import listing
 
         return listing(arguments.family, arguments.markdown)
+    if command == "export":
+        from mpicoded.commands.export import export
+
+        return export(arguments.result, arguments.output)
     if command == "show":
         from mpicoded.commands.show import show
 

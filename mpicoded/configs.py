@@ -13,6 +13,7 @@ from mpicoded.algorithms.allocations import Allocation
 from mpicoded.algorithms.component import members
 from mpicoded.algorithms.compressors import NoCompression
 from mpicoded.algorithms.encoders import Encoder
+from mpicoded.algorithms.models import Torch
 from mpicoded.data.layout import describe
 from mpicoded.errors import InputError, one_line
 from mpicoded.experiment import Experiment
@@ -38,12 +39,25 @@ def load(path: str, overrides: Sequence[str] = ()) -> Experiment:
             text = file.read(4 * toml.MOST + 1)  # of four bytes at most, each
     except OSError as error:
         raise InputError(f"config {path} cannot be read: {error.strerror}") from None
-    return decode(override(_parse(text, path), overrides, FAMILIES), os.path.basename(path))
+    tree = override(_parse(text, path), overrides, FAMILIES)
+    _find_beside(tree, os.path.dirname(os.path.abspath(path)))
+    return decode(tree, os.path.basename(path))
 
 
 def loads(text: str, source: str) -> Experiment:
     """An experiment from the text of ``to_toml``."""
     return decode(_parse(text.encode(errors="replace"), source), source)
+
+
+def _find_beside(tree: dict[str, Any], folder: str) -> None:
+    """Have a model's code looked for in the config's folder where it lies there, in a run that is resumed, too."""
+    model = tree.get("model")
+    if not (isinstance(model, dict) and model.get("name") == Torch.name() and isinstance(model.get("module"), str)):
+        return
+    package = model["module"].partition(":")[0].partition(".")[0]
+    places = (os.path.join(folder, f"{package}.py"), os.path.join(folder, package))
+    if package not in ("", "mpicoded") and any(map(os.path.exists, places)):
+        model.setdefault("folder", folder)
 
 
 def _parse(text: bytes, source: str) -> dict[str, Any]:

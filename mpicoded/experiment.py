@@ -151,12 +151,13 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise InputError(f"{ranks} ranks are more than the {self.devices} devices: each rank hosts one at least")
         if 2 * self.byzantine >= self.devices and self.byzantine:
             raise InputError(f"byzantine must be fewer than half of the {self.devices} devices, got {self.byzantine}")
-        if self.model.task != data.task:
+        if self.model.task not in (None, data.task):
             raise InputError(
                 f"model {self.model.name()} is for {self.model.task}, but {data.path} holds a {data.task} problem"
             )
         self.allocation.check(self.devices, data.subsets)
         self.allocation.check_encoder(self.encoder, self.devices, data.subsets)
+        self.model.check(data.features, data.classes, self.compute.dtype)
         dim, dtype = self.model.dim(data.features, data.classes), self.compute.dtype
         compressors.check_wire(f"transport {self.transport.name()}", self.transport.broadcast, dtype)
         self.compressor.check(dim, dtype)
@@ -166,6 +167,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise InputError(
                 f"transport {self.transport.name()}: nonces = {self.transport.nonces!r}, but nothing draws on them: "
                 f"compressor {self.compressor.name()} shares no randomness (rand_k with shared = true does)"
+            )
+        if self.encoder.replicates and self.model.rounds_by_company:
+            raise InputError(
+                f"encoder {self.encoder.name()} compares messages bit by bit, which model {self.model.name()} with "
+                "batched = true does not repeat: leave batched out"
             )
         if self.encoder.replicates and self.compute.device != "cpu":
             raise InputError(

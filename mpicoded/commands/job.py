@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from mpicoded import plugins
 from mpicoded.commands.reporter import Reporter
+from mpicoded.commands.text import resume_command
 from mpicoded.commands.watchdog import Standing, Watchdog
 from mpicoded.data import checkpoints, layout
 from mpicoded.data.results import is_result
@@ -31,6 +32,7 @@ class Options(NamedTuple):
     limit: float | None = None  # seconds after which the run must have stopped
     watchdog: float | None = None  # seconds without progress that end the job
     resuming: bool = False
+    trusted: bool = False  # code that a result file names may be run
 
 
 class Refused(InputError):
@@ -109,7 +111,9 @@ class Job:
         except InputError:
             saved = None
         ours = saved is not None and saved.digest == self._digest
-        return f"; mpicoded resume {self._target} goes on after round {saved.round}" if saved and ours else ""
+        if saved is None or not ours:
+            return ""
+        return f"; {resume_command(self._experiment, self._target)} goes on after round {saved.round}"
 
     def _check(self, load: Callable[[], Experiment]) -> bool:
         """Check everything on every rank, and that all have the same; whether there is anything to do.
@@ -125,11 +129,12 @@ class Job:
             if transport.leads:  # the only one that writes
                 _check_target(self._target, experiment.data.path)
                 if not options.resuming and not options.restart:
-                    _check_unfinished(self._target, self._place)
+                    _check_unfinished(experiment, self._target, self._place)
             if isinstance(experiment.transport, Root) and experiment.transport.incomplete:
                 waits = patience(experiment, experiment.transport, description.subsets)
                 self.transport = transport.patient(experiment.devices, waits)
-            self._digest = hashlib.sha256((experiment.to_toml() + description.fingerprint()).encode()).hexdigest()
+            prints = description.fingerprint() + experiment.model.fingerprint()
+            self._digest = hashlib.sha256((experiment.to_toml() + prints).encode()).hexdigest()
             told = self._digest
         except Finished:
             told = "finished"
@@ -143,7 +148,7 @@ class Job:
             if foreign != first_foreign:
                 error = f"this rank has the plug-ins {foreign or '(none)'}, rank 0 has {first_foreign or '(none)'}"
             elif told != first:
-                error = "this rank loaded another config or dataset than rank 0"
+                error = "this rank loaded another config, dataset or model's code than rank 0"
         if (error := transport.agree(error)) is not None:
             raise Refused(error)
         return True
@@ -205,8 +210,8 @@ class Job:
             self._lost_before = self._lost_before or {}  # what is found later is of this job
             return ""
         if saved.digest != self._digest or saved.round > self._experiment.rounds:
-            text = f"checkpoint {self._place} is of another experiment, or its dataset has changed: remove it"
-            raise InputError(text)
+            why = "is of another experiment, or its dataset or its model's code has changed"
+            raise InputError(f"checkpoint {self._place} {why}: remove it")
         serves = self.transport.leads or trainer.aggregation.needs_state
         state = checkpoints.load(self._place, *trainer.hosted, serves)
         if self._lost_before is None:
@@ -234,13 +239,13 @@ def patience(experiment: Experiment, transport: Root, subsets: int) -> Patience:
     )
 
 
-def _check_unfinished(target: str, place: Path) -> None:
+def _check_unfinished(experiment: Experiment, target: str, place: Path) -> None:
     """No work is thrown away without being asked for it."""
     saved = checkpoints.find(place)
     if saved is not None:
         raise InputError(
-            f"output {target} is of a run that was stopped after round {saved.round}: mpicoded resume {target} goes "
-            "on with it, mpicoded run --restart begins anew"
+            f"output {target} is of a run that was stopped after round {saved.round}: "
+            f"{resume_command(experiment, target)} goes on with it, mpicoded run --restart begins anew"
         )
 
 

@@ -35,6 +35,7 @@ class Recorder:
         rows: Sequence[dict[str, float]],
         warnings: list[str],
         lost_before: Mapping[str, Any],
+        parts: Mapping[str, tuple[int, ...]],
     ) -> None:
         self.rank = np.repeat(np.arange(len(hosts)), block_sizes(experiment.devices, len(hosts)))  # of each device
         self.host = np.array(hosts, object)[self.rank]
@@ -43,7 +44,7 @@ class Recorder:
         self._writer = ResultWriter(
             target,
             experiment.to_toml(),
-            versions=versions() | plugins.packages(experiment),
+            versions=versions() | plugins.packages(experiment) | _code(experiment),
             mpi=mpi,
             hosts=hosts,
             allocation={
@@ -55,6 +56,7 @@ class Recorder:
             },
             copies=allocation.holders,
             warnings=warnings,
+            parts=parts,
         )
         self._writer.rows.extend(rows)
         self._written = time.monotonic() - _WRITE_SECONDS
@@ -129,6 +131,16 @@ class Recorder:
             return {}
         columns = dict(zip(Estimate._fields, np.array(notes, np.int64).T, strict=True))
         return columns if self._estimated else {"proven": columns["proven"]}
+
+
+def _code(experiment: Experiment) -> dict[str, str]:
+    """Of the code that the model imports, if it does."""
+    if not experiment.model.imports:
+        return {}
+    from importlib import metadata
+
+    checksum = f"sha256 {experiment.model.fingerprint()}"
+    return {"torch": metadata.version("torch"), experiment.model.imports: checksum}
 
 
 def versions() -> dict[str, str]:

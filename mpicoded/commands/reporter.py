@@ -9,7 +9,7 @@ from typing import Any
 from mpicoded import plugins
 from mpicoded.algorithms import allocations
 from mpicoded.commands.recorder import Recorder
-from mpicoded.commands.text import readable_bytes
+from mpicoded.commands.text import readable_bytes, resume_command
 from mpicoded.data import layout
 from mpicoded.experiment import Experiment
 from mpicoded.training.coding import Coding
@@ -50,7 +50,8 @@ class Reporter:
         if plugins.packages(experiment):  # where none is used, none was looked for
             warnings += [f"plug-in that cannot be used: {line}" for line in plugins.found().refused]
         found = (experiment, allocation, transport.description, hosts, target)
-        self._recorder = Recorder(*found, rows, warnings, lost_before)
+        parts = experiment.model.parts(description.features, description.classes)
+        self._recorder = Recorder(*found, rows, warnings, lost_before, parts)
         self._first = dict(rows[0]) if rows else {}
         self._row = dict(rows[-1]) if rows else {}
         nodes = len(set(hosts))
@@ -97,7 +98,7 @@ class Reporter:
         """Say that the run was stopped, and write what was reported."""
         self._recorder.write()
         reason = f" by {cause}" if cause else ""
-        _warn(f"stopped{reason} after round {round}: mpicoded resume {self._target} goes on")
+        _warn(f"stopped{reason} after round {round}: {resume_command(self._experiment, self._target)} goes on")
 
     def _note_faults(self, faults: Faults) -> None:
         """Warn of the first bad or missing record, and of the first round that had more than are tolerated."""

@@ -29,6 +29,8 @@ def resume(path: str, options: Options) -> int:
         experiment = unfinished(path)
         if experiment is None:
             raise Finished
+        if (code := experiment.model.imports) and not options.trusted:
+            raise InputError(f"{path} has mpicoded run {code}: if you trust that code, mpicoded resume {path} --trust")
         return experiment
 
     return start(load, path, options._replace(resuming=True))

@@ -3,6 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mpicoded.experiment import Experiment
+
+
+def resume_command(experiment: Experiment, target: str) -> str:
+    """What goes on with a run that has been stopped."""
+    return f"mpicoded resume {target}" + (" --trust" if experiment.model.imports else "")
+
 
 def readable_bytes(count: float) -> str:
     """``12.3 MB``."""

@@ -2,7 +2,8 @@
 
 ======================  ============================================================================================
 ``history/NAME``        1-D datasets of equal length, a row for round 0, every ``evaluate_every`` rounds, and the last
-``parameters``          (dim,), dimension ``parameter``: the parameters after the last row's round
+``parameters``          (dim,), dimension ``parameter``: the parameters after the last row's round; attribute ``parts``:
+                        names and shapes of the arrays that they are, one after another, each row by row (JSON)
 ``timings/PHASE``       (ranks,) seconds that each rank spent in a phase
 ``memory/shards``       (ranks,) bytes of samples that each rank has brought into memory: where ranks of a node share
                         them, its part; ``memory/peak``: its resident memory at most, with what it shares
@@ -38,6 +39,7 @@ every instant and a killed run leaves one.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,6 +78,7 @@ class Results(NamedTuple):
     experiment: dict[str, Any]  # the resolved config
     history: dict[str, Array]
     parameters: Float[Array, " dim"]
+    parts: dict[str, tuple[int, ...]]  # names and shapes of the arrays in it; of older versions none
     timings: dict[str, Array]
     memory: dict[str, Array]
     bad_records: dict[str, Any]
@@ -105,6 +108,7 @@ class ResultWriter:
         allocation: Mapping[str, Any],
         copies: Array,
         warnings: list[str],
+        parts: Mapping[str, tuple[int, ...]],
     ) -> None:
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
@@ -118,6 +122,7 @@ class ResultWriter:
         }
         self._hosts = hosts
         self._allocation, self._copies = dict(allocation), copies
+        self._parts = json.dumps(list(parts.items()))
 
     def append(self, row: dict[str, float]) -> None:
         """Add a row of the history."""
@@ -143,6 +148,7 @@ class ResultWriter:
             file.attrs.create("warnings", self.warnings, shape=(len(self.warnings),), dtype=text)
             self._write_history(file)
             file["parameters"] = parameters
+            file["parameters"].attrs["parts"] = self._parts
             # netCDF's way to name a dimension: an empty dataset that says so. xarray asks for one.
             dimension = file.create_dataset("parameter", shape=parameters.shape, dtype="f4")
             dimension.make_scale(f"This is a netCDF dimension but not a netCDF variable. {parameters.size:>10}")
@@ -184,6 +190,15 @@ def _device_table(file: h5py.File, name: str) -> dict[str, Any]:
     return tree
 
 
+def _parts(file: h5py.File) -> dict[str, tuple[int, ...]]:
+    """What the parameters are made of. Raises ValueError where that is something else."""
+    parameters = file["parameters"]
+    found = {name: tuple(map(int, shape)) for name, shape in json.loads(parameters.attrs.get("parts", "[]"))}
+    if found and sum(map(math.prod, found.values())) != parameters.size:
+        raise ValueError("its parameters are not the parts that it names")
+    return found
+
+
 def is_result(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a result of ours, whatever its version."""
     return has_format(path, FORMAT)
@@ -211,6 +226,7 @@ def load_results(path: str | os.PathLike[str]) -> Results:
             experiment=parse(toml),
             history=history,
             parameters=numbers(file, "parameters"),
+            parts=_parts(file),
             timings=_group(file, "timings"),
             memory=_group(file, "memory"),
             bad_records=_device_table(file, "bad_records"),

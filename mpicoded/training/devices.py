@@ -39,17 +39,20 @@ class Gradients:
         streams: Streams | None = None,
         wrong: bool = False,
         losses: Float[Array, " subsets"] | None = None,
+        noise: Streams | None = None,
     ) -> Float[Array, "subsets dim"]:
         """The gradients of the planned subsets, in the plan's order. Empty subsets have gradient zero.
 
         The parameters are where the samples are. ``wrong``: on wrong targets, as a device of ``label_flip`` does.
-        ``losses``: where to put these, too, while the samples are at hand.
+        ``losses``: where to put these, too, while the samples are at hand. ``noise``: for models that draw.
         """
         out = self._buffer[: len(work.subsets)]
         filled = 0
+        seeds = None if noise is None else noise.of(work.subsets).words("model", 1)[:, 0]
         for batch in self.shards.batches(work, streams):
             targets = self.model.wrong_targets(batch.y, self.classes) if wrong else batch.y
-            self.model.gradients(parameters, batch.x, targets, batch.weights, out=out[batch.slots])
+            told = {} if seeds is None else {"seeds": seeds[batch.slots]}
+            self.model.gradients(parameters, batch.x, targets, batch.weights, out=out[batch.slots], **told)
             if losses is not None:
                 losses[batch.slots] = self.model.losses(parameters, batch.x, targets, batch.weights)
             filled = batch.slots.stop
@@ -108,8 +111,9 @@ class Devices:
         """
         processor = self._gradients.processor
         with self._clock.phase("compute"):
-            streams = Streams(self._experiment.seed, round) if plan.draws else None
-            gradients = self._gradients.compute(processor.put(parameters), plan.work, streams, wrong)
+            streams = Streams(self._experiment.seed, round)
+            samples, noise = streams if plan.draws else None, streams if self._gradients.model.draws else None
+            gradients = self._gradients.compute(processor.put(parameters), plan.work, samples, wrong, noise=noise)
             processor.wait()
         with self._clock.phase("encode"):
             if use not in self._room:

@@ -119,7 +119,7 @@ def _read_own(
 
 def _tests(experiment: Experiment, description: Description) -> bool:
     """Whether the test split is used."""
-    return description.test_samples > 0 and experiment.model.task == "classification"
+    return description.test_samples > 0 and description.classes > 0
 
 
 def _test_bytes(experiment: Experiment, description: Description, rank: int, ranks: int) -> int:

@@ -10,7 +10,7 @@ from mpicoded.algorithms.component import Component, members
 LIGHT = settings(derandomize=True, database=None, deadline=None, max_examples=40)
 
 
-REQUIRED = {"tau": 3.0}
+REQUIRED = {"tau": 3.0, "module": "mpicoded.networks:mlp"}
 """Fields without a default that no battery cares for."""
 
 

@@ -6,12 +6,13 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from mpicoded.algorithms import models
 from mpicoded.algorithms.models import LinearRegression, SoftmaxRegression
 
 from .building import each, family
 
-MODELS = family(models.Choice) | {"softmax_regression without intercept": SoftmaxRegression(intercept=False)}
+MODELS = family(LinearRegression | SoftmaxRegression) | {
+    "softmax_regression without intercept": SoftmaxRegression(intercept=False)
+}
 CLASSES = 3
 
 

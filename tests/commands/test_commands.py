@@ -379,7 +379,7 @@ def test_ranks_that_read_different_files_are_told_so(program, here):
     assert ended.code == 2
     (line,) = (line for line in ended.err.splitlines() if "mpicoded: " in line)
     assert line.startswith("mpicoded: error: rank 2 on ")
-    assert "another config or dataset than rank 0" in line
+    assert "another config, dataset or model's code than rank 0" in line
 
 
 @pytest.mark.mpi

@@ -241,7 +241,7 @@ def test_one_failure_does_not_end_the_others(here, rows, monkeypatch):
     assert program.returncode == 1
     assert program.stdout == ""
     first, last = program.stderr.splitlines()
-    assert "its dataset has changed" in first
+    assert "its dataset or its model's code has changed" in first
     assert last == "mpicoded: error: 1 of 2 experiments failed: 0"
     assert [row[3] for row in rows(grid)[1:]] == ["resumable, round 13", "finished"]
 

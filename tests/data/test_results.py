@@ -40,6 +40,7 @@ def writer(path, hosts=("one", "two"), warnings=(), rows=3):
         allocation=ALLOCATION,
         copies=np.array([2, 4, 3]),
         warnings=list(warnings),
+        parts={"weight": (2, 3), "bias": (1,)},
     )
     for number in range(rows):
         made.append(row(number))
@@ -147,7 +148,8 @@ def test_file_is_complete_after_each_write_and_nothing_else_is_left(tmp_path, pa
 
 def test_warnings_that_come_later_are_written(path):
     warnings = []
-    made = ResultWriter(path, TOML, versions={}, mpi="", hosts=[], allocation={}, copies=np.ones(1), warnings=warnings)
+    told = {"versions": {}, "mpi": "", "hosts": [], "allocation": {}, "copies": np.ones(1), "parts": {}}
+    made = ResultWriter(path, TOML, warnings=warnings, **told)
     write(made)
     warnings.append("rank 3 sent NaN")
     write(made)
@@ -170,7 +172,7 @@ def test_full_disk_leaves_the_old_file_and_no_temporary_one(tmp_path, path):
         "from mpicoded.data.results import ResultWriter\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
         "made = ResultWriter('run.h5', '', versions={}, mpi='', hosts=[], allocation={}, copies=np.ones(1),"
-        " warnings=[])\n"
+        " warnings=[], parts={})\n"
         "made.write(np.ones(100_000), {}, {}, {}, {}, {}, finished=True)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)

@@ -280,7 +280,7 @@ def another_run() -> None:
 resumed("alone, and its experiment is no TOML", "part.h5", alone)
 resumed(
     "of a run whose data were made anew",
-    "is of another experiment, or its dataset has changed",
+    "is of another experiment, or its dataset or its model's code has changed",
     lambda: datasets.linear_regression("data.h5", subsets=6, features=5, samples_per_subset=3, seed=2),
 )
 resumed(

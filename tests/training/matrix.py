@@ -38,6 +38,7 @@ __all__ = ["COMPRESSORS", "table"]  # for other tests
 
 ALL = "MPICODED_ALL" in os.environ
 DEVICES = 10
+CONVEX = {"regression": "linear", "classification": "softmax"}
 describe = functools.cache(layout.describe)
 
 
@@ -115,7 +116,7 @@ def experiment_of(path: str, number: int, tables: dict, rounds: int = 3) -> Expe
             "evaluate_every": 3,
             "identities": "fixed" if stay else "resampled",
             "data": {"path": path} | ({"batch_size": 3} if number % 3 == 0 else {}),
-            "model": {"name": f"{'linear' if task == 'regression' else 'softmax'}_regression"},
+            "model": _network(path) if number % 11 == 1 else {"name": f"{CONVEX[task]}_regression"},
             "optimizer": {"step_size": 1e-3, "momentum": 0.5},
             "transport": {"broadcast": ("float16", "float32")[number % 2]} if number % 7 == 0 else {},
             "compute": {"dtype": ("float64", "float32")[number % 5 == 0]},
@@ -123,6 +124,13 @@ def experiment_of(path: str, number: int, tables: dict, rounds: int = 3) -> Expe
         | tables,
         "matrix",
     )
+
+
+def _network(path: str) -> dict:
+    """A small network for the features and classes of a dataset."""
+    data = describe(path)
+    options = {"features": data.features, "classes": data.classes, "hidden": [5]}
+    return {"name": "torch", "module": "mpicoded.networks:mlp", "options": options}
 
 
 def run(experiment: Experiment, transport: Transport) -> np.ndarray:

@@ -252,7 +252,7 @@ def test_a_checkpoint_of_something_else_is_refused(here, monkeypatch, capsys):
         assert main(["run", "run.toml", "-o", "part.h5", "--quiet"]) == STOPPED
     datasets.linear_regression("data.h5", subsets=12, features=20, samples_per_subset=6, seed=2)
     assert main(["resume", "part.h5"]) == 2
-    assert "is of another experiment, or its dataset has changed" in capsys.readouterr().err
+    assert "is of another experiment, or its dataset or its model's code has changed" in capsys.readouterr().err
     content = Path("part.h5.checkpoint").read_bytes()
     for damaged in (b"", content[:100], content[: len(content) // 2], b"x" * 5000):
         Path("part.h5.checkpoint").write_bytes(damaged)

@@ -1,64 +1,17 @@
-"""Losses and gradients, batched over subsets of equal padded size.
-
-Subset k's loss is f_k = sum over its samples of weight × (sample loss). The caller chooses the weights so that
-F, the mean of the f_k, is the average over all samples; without weights f_k is the mean over the
-subset's samples. Padded samples have weight zero.
+"""Linear and softmax regression.
 
 Each product is one BLAS call *per subset*, of a shape that depends on the subset alone. A product over all
 of a rank's subsets would be one call, but its sums would change with the number of ranks.
-
-Samples may lie on a GPU (see ``processors``); parameters, targets, weights and ``out`` are where the samples are.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mpicoded.algorithms.arrays import namespace
-from mpicoded.algorithms.component import Component
-from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
-
-Task = Literal["regression", "classification"]
-Vector = Float[Array, " dim"]
-Samples = Float[Array, "subsets samples features"]
-Targets = Shaped[Array, "subsets samples"]
-Weights = Float[Array, "subsets samples"]
-Gradients = Float[Array, "subsets dim"]
-
-
-class Model(Component):
-    """Base of the models. Parameters are one flat vector."""
-
-    task: ClassVar[Task]
-
-    def dim(self, features: int, classes: int) -> int:
-        """Number of parameters."""
-        raise NotImplementedError
-
-    def initial(self, features: int, classes: int, rng: np.random.Generator) -> Float[Array, " dim"]:
-        """Where training starts: zero, for the convex models."""
-        return np.zeros(self.dim(features, classes))
-
-    def losses(
-        self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None
-    ) -> Float[Array, " subsets"]:
-        """The loss of each subset."""
-        raise NotImplementedError
-
-    def gradients(
-        self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None, out: Gradients | None = None
-    ) -> Gradients:
-        """The gradient of each subset's loss."""
-        raise NotImplementedError
-
-    def wrong_targets(self, y: Targets, classes: int) -> Targets:
-        """Targets as the attack ``label_flip`` has them: -y, or label L - 1 - y of L classes."""
-        return classes - 1 - y if self.task == "classification" else -y
-
-    def correct(self, parameters: Vector, x: Samples, y: Targets) -> Int[Array, "subsets samples"]:
-        """1 where the predicted class is the label (classification only)."""
-        raise NotImplementedError
+from mpicoded.algorithms.models.base import Gradients, Model, Samples, Targets, Task, Vector, Weights
+from mpicoded.algorithms.shapes import Array, Float, Int
 
 
 class LinearRegression(Model):
@@ -71,6 +24,10 @@ class LinearRegression(Model):
     def dim(self, features: int, classes: int) -> int:
         """One parameter for each feature."""
         return features
+
+    def parts(self, features: int, classes: int) -> dict[str, tuple[int, ...]]:
+        """As of a layer with one output."""
+        return {"weight": (1, features)}
 
     def losses(
         self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None
@@ -109,6 +66,11 @@ class SoftmaxRegression(Model):
     def dim(self, features: int, classes: int) -> int:
         """Features × classes, and an intercept for each class."""
         return (features + self.intercept) * classes
+
+    def parts(self, features: int, classes: int) -> dict[str, tuple[int, ...]]:
+        """The matrix, which is the transpose of what PyTorch calls a layer's weight, and the intercepts."""
+        found: dict[str, tuple[int, ...]] = {"matrix": (features, classes)}
+        return found | {"bias": (classes,)} if self.intercept else found
 
     def losses(
         self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None
@@ -182,6 +144,3 @@ def _subtract_one(error: Float[Array, "subsets samples classes"], labels: Int[Ar
         error.reshape(-1, classes)[np.arange(labels.size), labels.ravel()] -= 1.0
     else:
         error -= xp.astype(labels[..., None] == xp.arange(classes, device=error.device), error.dtype)
-
-
-Choice = LinearRegression | SoftmaxRegression
