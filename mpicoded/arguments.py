@@ -159,7 +159,9 @@ def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "fashion_mnist", parents=[common, split], help="28 × 28 images of clothes", allow_abbrev=False
     )
     fashion.add_argument("--source", help="folder of the IDX files (default: that of Debian's package)")
-    source = names.add_parser("import", parents=[common, split], help="an npz, CSV or LIBSVM file", allow_abbrev=False)
+    source = names.add_parser(
+        "import", parents=[common, split], help="an npz, HDF5, CSV or LIBSVM file", allow_abbrev=False
+    )
     source.add_argument("source", metavar="SOURCE")
     source.add_argument("--target", help="CSV: name or number of the target column (default: the last)")
     source.add_argument("--task", choices=("auto", "regression", "classification"), default="auto")

@@ -26,6 +26,7 @@ WORDS = {
     "loss": "loss F(x)",
     "suboptimality": "suboptimality F(x) − F*",
     "accuracy": "test accuracy",
+    "test_loss": "test loss",
     "gradient_norm": "norm of the gradient of F",
 }
 

@@ -11,7 +11,7 @@ from mpicoded.data.results import Results, load_results
 from mpicoded.errors import InputError, one_line
 
 _MOST = 5  # ranks and devices that are named
-_QUANTITIES = ("loss", "suboptimality", "accuracy", "gradient_norm")
+_QUANTITIES = ("loss", "suboptimality", "accuracy", "test_loss", "gradient_norm")
 
 
 def show(paths: Sequence[str], timings: bool) -> int:

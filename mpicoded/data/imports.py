@@ -1,17 +1,19 @@
-"""Import samples from npz, CSV and LIBSVM files."""
+"""Import samples from npz, HDF5, CSV and LIBSVM files."""
 
 import bz2
 import csv
 import gzip
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
+import h5py
 import numpy as np
 
 from mpicoded.algorithms.shapes import Array
 from mpicoded.data.datasets import Samples, with_test
+from mpicoded.data.whole import opened, values
 from mpicoded.errors import InputError, one_line
 
 _DENSE_LIMIT = 1 << 32  # values
@@ -28,7 +30,8 @@ def read_source(
 ) -> Samples:
     """Samples from a file; its ending says what it is.
 
-    npz: arrays ``x`` and ``y``, and ``x_test`` and ``y_test`` for a test split. CSV: numbers, with or without a
+    npz and HDF5: arrays ``x`` and ``y``, and ``x_test`` and ``y_test`` for a test split; samples of several dimensions
+    are stored flat, images of bytes (three dimensions and more) as float32 from 0 to 1. CSV: numbers, with or without a
     header; the target is the column of that name or number, else the last. LIBSVM: needs scikit-learn. With task
     ``auto``, whole numbers and words as targets are classes. Classes get ``test_fraction`` of the samples as test
     split where the file has none.
@@ -39,6 +42,7 @@ def read_source(
     ending = os.path.splitext(stem)[1] if packing in _OPENERS else packing
     readers: dict[str, Callable[[str], tuple[Any, Any, Any]]] = {
         ".npz": _read_npz,
+        **dict.fromkeys((".h5", ".hdf5"), _read_hdf5),
         ".csv": lambda path: (*_read_csv(path, target), None),
     }
     readers |= dict.fromkeys((".libsvm", ".svm", ".svmlight", ".txt"), _read_libsvm)
@@ -92,6 +96,8 @@ def _checked(what: str, suffix: str, x: Any, y: Any) -> tuple[Array, Array]:
         raise InputError(
             f"{what} needs x{suffix} (samples, features) and y{suffix} (samples,), has {x.shape} and {y.shape}"
         )
+    if x.dtype == np.uint8 and x.ndim > 2:
+        x = x.astype(np.float32) / np.float32(255)
     x = x.reshape(len(x), -1).astype(x.dtype if x.dtype in (np.float32, np.float64) else np.float64)
     if not np.isfinite(x).all() or (y.dtype.kind == "f" and not np.isfinite(y).all()):
         raise InputError(f"{what} holds NaN or infinite values")
@@ -100,12 +106,29 @@ def _checked(what: str, suffix: str, x: Any, y: Any) -> tuple[Array, Array]:
 
 def _read_npz(source: str) -> tuple[Array, Array, tuple[Array, Array] | None]:
     with open(source, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        for names in (("x", "y"), ("x_test", "y_test")):
-            found = [name for name in names if name in arrays]
-            if len(found) == 1 or (not found and names == ("x", "y")):
-                raise InputError(f"import: {source} needs arrays {' and '.join(names)}, has {', '.join(arrays)}")
-        test = (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
-        return arrays["x"], arrays["y"], test
+        return _named(source, arrays, lambda name: arrays[name])
+
+
+def _read_hdf5(source: str) -> tuple[Array, Array, tuple[Array, Array] | None]:
+    with opened(source, "import:") as file:
+        arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+
+        def read(name: str) -> Array:
+            found = values(arrays[name])
+            return found if found.dtype.kind != "O" else arrays[name].asstr()[()].astype(str)
+
+        return _named(source, arrays, read)
+
+
+def _named(
+    source: str, names: Collection[str], read: Callable[[str], Array]
+) -> tuple[Array, Array, tuple[Array, Array] | None]:
+    """Samples, targets and the test split, where there is one."""
+    for pair in (("x", "y"), ("x_test", "y_test")):
+        found = [name for name in pair if name in names]
+        if len(found) == 1 or (not found and pair == ("x", "y")):
+            raise InputError(f"import: {source} needs arrays {' and '.join(pair)}, has {', '.join(names) or 'none'}")
+    return read("x"), read("y"), (read("x_test"), read("y_test")) if "x_test" in names else None
 
 
 def _read_csv(source: str, target: str | None) -> tuple[Array, Array]:

@@ -28,7 +28,8 @@ Root attributes: ``format`` = "mpicoded-result", ``version`` = 1, ``experiment``
 ``finished``, ``versions`` and ``mpi`` (texts), ``hosts`` (one name a rank), ``warnings`` (one line each).
 
 History: ``round`` counts the steps done; ``loss`` is F, ``suboptimality`` F - F* where the optimum is known,
-``accuracy`` the share of the test split that is classified right, ``gradient_norm`` the norm of grad F.
+``accuracy`` the share of the test split that is classified right and ``test_loss`` the mean loss of its samples,
+``gradient_norm`` the norm of grad F.
 ``bytes_up`` are the records that devices sent, ``bytes_down`` the parameters that they received, and
 ``bytes_overhead`` the headers of the ranks, all cumulative; ``seconds`` is the time spent in rounds, evaluation
 and writing left out. ``bad_records`` and ``missing_records`` count messages that were replaced, ``saturated`` numbers
@@ -59,6 +60,7 @@ UNITS = {
     "loss": "1",
     "suboptimality": "1",
     "accuracy": "1",
+    "test_loss": "1",
     "gradient_norm": "1",
     "bytes_up": "byte",
     "bytes_down": "byte",

@@ -8,7 +8,7 @@ from mpicoded.algorithms.arrays import namespace
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.algorithms.summation import grid_exponent, partial_sum, total
 from mpicoded.data.layout import Description
-from mpicoded.data.shards import Shards, Work
+from mpicoded.data.shards import Shards, Work, test_rows
 from mpicoded.training.devices import Gradients
 from mpicoded.training.placement import evaluators
 from mpicoded.transport.base import Transport
@@ -41,7 +41,7 @@ class Evaluator:
         self._gradients, self._holders, self._test = gradients, holders, test
         self._tested = test  # those that are there share the whole of it
         self._split_among = np.zeros(0, bool)
-        self._order = self._counts = self._subset_of_row = np.empty(0, np.int64)  # see _split
+        self._order = self._counts = self._blocks = self._subset_of_row = np.empty(0, np.int64)  # see _split
         self._parts: list[tuple[Gradients, Work]] = []
         self._found: list[tuple[Array, Array]] = []  # gradients of those parts, in their buffers, and losses
         self._round = -1  # before which they were computed
@@ -52,27 +52,27 @@ class Evaluator:
         parameters = self._processor.put(parameters)
         found = self._at(round, parameters)
         largest = [_largest(gradients) for gradients, _ in found]
-        correct, samples = self._correct(parameters)
-        told = np.concatenate([[np.max(largest), correct, samples], extra])
+        tested, correct = self._on_test_split(parameters)
+        told = np.concatenate([[np.max(largest), correct], extra])
         own = np.concatenate([self._processor.fetch(losses) for _, losses in found])
-        row = np.concatenate([own[self._order], told])
-        there = np.flatnonzero(self._transport.present)
-        rows = self._transport.collect(row, self._counts + len(told) * self._transport.present)
+        counts = np.stack([self._counts, self._blocks, len(told) * self._transport.present])
+        row = np.concatenate([own[self._order], tested, told])
+        rows = self._transport.collect(row, counts.sum(axis=0))
         if rows is None:
             return None
-        first = np.cumsum(self._counts[there] + len(told)) - len(told)  # of what is told, behind the losses
-        places = first[:, None] + np.arange(len(told))
-        about = rows[places]
+        kind = np.repeat(np.tile(np.arange(3), counts.shape[1]), counts.T.ravel())  # rank by rank
+        about = rows[kind == 2].reshape(-1, len(told))
         losses = np.empty(self._description.subsets)
-        losses[self._subset_of_row] = np.delete(rows, places.ravel())
+        losses[self._subset_of_row] = rows[kind == 0]
         values = {"loss": float(np.mean(losses))}
         if self._description.optimum_loss is not None:
             values["suboptimality"] = values["loss"] - self._description.optimum_loss
         if self._test is not None:
-            values["accuracy"] = float(about[:, 1].sum() / about[:, 2].sum())
+            values["accuracy"] = float(about[:, 1].sum() / self._description.test_samples)
+            values["test_loss"] = float(rows[kind == 1].sum() / self._description.test_samples)
         most = float(np.max(about[:, 0]))
         exponent = grid_exponent(most, self._description.subsets) if np.isfinite(most) else None
-        return Measured(values, exponent, about[:, 3:])
+        return Measured(values, exponent, about[:, 2:])
 
     def gradient_norm(self, round: int, parameters: Float[Array, " dim"], exponent: int) -> float | None:
         """||grad F||, at the server. An order's work."""
@@ -99,11 +99,14 @@ class Evaluator:
             self._parts.append((read, read.shards.work(mine[~own])))
         self._order = np.argsort(np.concatenate([work.subsets for _, work in self._parts]))
         self._counts = np.bincount(evaluator, minlength=len(present))
+        self._blocks = np.zeros_like(self._counts)  # of the test split, of each rank
         self._subset_of_row = np.argsort(evaluator, kind="stable")  # rank by rank, ascending within each
         if self._test is not None:
             dtype, place = self._test.dtype, int(np.count_nonzero(present[: self._transport.rank]))
             words = self._description, place, len(there), dtype, self._processor
             self._tested = self._test if len(there) == len(present) else Shards.read_test(*words)
+            parts = len(there)
+            self._blocks[there] = [len(test_rows(self._description, part, parts)) - 1 for part in range(parts)]
         self._split_among, self._round = present.copy(), -1
 
     def _at(
@@ -118,15 +121,18 @@ class Evaluator:
             self._round = round
         return self._found
 
-    def _correct(self, parameters: Float[Array, " dim"]) -> tuple[int, int]:
-        """How many of this rank's test samples are classified right, and how many there are."""
+    def _on_test_split(self, parameters: Float[Array, " dim"]) -> tuple[Float[np.ndarray, " blocks"], int]:
+        """Of this rank's part of it, the losses summed over each block, and how many samples are classified right."""
         if self._tested is None:
-            return 0, 0
-        correct, tested = 0, self._tested
-        for batch in tested.batches(tested.work(tested.subsets)):
-            right = self._gradients.model.correct(parameters, batch.x, batch.y)
-            correct += int(self._processor.xp.sum(right * (batch.weights > 0)))
-        return correct, len(tested.y)
+            return np.empty(0), 0
+        tested, xp, model = self._tested, self._processor.xp, self._gradients.model
+        correct, losses, work = 0, np.empty(len(tested.subsets)), tested.work(tested.subsets)
+        for batch in tested.batches(work):
+            right = model.correct(parameters, batch.x, batch.y)
+            correct += int(xp.sum(right * (batch.weights > 0)))
+            found = model.losses(parameters, batch.x, batch.y, batch.weights)
+            losses[work.places[batch.slots]] = self._processor.fetch(found)
+        return losses, correct
 
 
 def _largest(gradients: Float[Array, "subsets dim"]) -> float:

@@ -406,7 +406,7 @@ def test_bad_compressed_text_is_refused(refuses, text, name, bad_gzip):
 
 @pytest.mark.parametrize("name", ["source.xlsx", "source", "source.csv.zip", "source.npy", ".gz"])
 def test_other_endings_are_refused(refuses, text, name):
-    refuses("must end in .npz, .csv, .libsvm", "import", text(NUMBERS, name))
+    refuses("must end in .npz, .h5, .hdf5, .csv, .libsvm", "import", text(NUMBERS, name))
 
 
 def test_target_of_another_file_than_csv_is_refused(refuses, npz):
@@ -416,3 +416,33 @@ def test_target_of_another_file_than_csv_is_refused(refuses, npz):
 @pytest.mark.parametrize("name", ["none.csv", "."])
 def test_missing_source_is_refused(refuses, tmp_path, name):
     refuses("does not exist", "import", tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["images.h5", "images.HDF5"])
+def test_hdf5_of_images(make, tmp_path, name):
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (12, 2, 4, 3), np.uint8), np.array(["shoe", "hat", "bag"], object)[Y]
+    with h5py.File(tmp_path / name, "w") as file:
+        file["x"], file["y"] = images, labels
+        file["x_test"], file["y_test"], file["names"] = images[:5], labels[:5], [1, 2]
+        file.create_group("more")
+    description, x, y, test_x, test_y, *_ = make("import", tmp_path / name, "--subsets", 4)
+    assert (description.features, description.classes, description.subsets) == (24, 3, 4)
+    with h5py.File(description.path) as file:
+        assert file["x"].dtype == np.float32
+    flat = images.reshape(12, -1).astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(rows(x, y), rows(flat, np.array([2, 1, 0])[Y]))
+    np.testing.assert_array_equal(test_x, flat[:5])
+    np.testing.assert_array_equal(test_y, np.array([2, 1, 0])[Y[:5]])
+
+
+def test_hdf5_without_samples_and_damaged_ones_are_refused(refuses, tmp_path):
+    with h5py.File(tmp_path / "one.h5", "w") as file:
+        file["x"] = X
+    refuses("needs arrays x and y, has x", "import", tmp_path / "one.h5")
+    with h5py.File(tmp_path / "linked.h5", "w") as file:
+        file["x"], file["y"] = X, h5py.ExternalLink("one.h5", "/x")
+    refuses("linked.h5", "import", tmp_path / "linked.h5")
+    content = (tmp_path / "one.h5").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
+    refuses("cut.h5", "import", tmp_path / "cut.h5")

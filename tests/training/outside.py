@@ -75,7 +75,7 @@ def trained(tables: dict[str, object], data: dict[str, object], transport, node)
     description = layout.describe(experiment.data.path)
     experiment.check(description, transport.size)
     trainer, rows = Trainer(experiment, description, transport, node), []
-    names = ("loss", "gradient_norm", "accuracy")
+    names = ("loss", "gradient_norm", "accuracy", "test_loss")
     trainer.train(lambda progress: rows.append([progress.row.get(name) for name in names]))
     trainer.rows = rows
     return trainer

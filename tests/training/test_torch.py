@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -161,14 +162,17 @@ def test_exported_parameters_load_in_plain_torch_with_the_same_accuracy(folder, 
     module = own_network.Net()
     module.load_state_dict(load_file("net.safetensors"))
     module.eval()
-    with torch.no_grad(), __import__("h5py").File("digits.h5") as file:
-        x = torch.tensor(file["test/x"][:], dtype=torch.float32).reshape(-1, 1, 8, 8)
-        accuracy = (module(x).argmax(dim=1).numpy() == file["test/y"][:]).mean()
-    results = load_results("export.h5")
-    assert accuracy == results.history["accuracy"][-1] > 0.2
+    with torch.no_grad(), h5py.File("digits.h5") as file:
+        outputs = module(torch.tensor(file["test/x"][:], dtype=torch.float32).reshape(-1, 1, 8, 8))
+        labels = torch.tensor(file["test/y"][:])
+    history = load_results("export.h5").history
+    assert (outputs.argmax(dim=1) == labels).numpy().mean() == history["accuracy"][-1] > 0.2
+    assert torch.nn.functional.cross_entropy(outputs, labels).item() == pytest.approx(
+        history["test_loss"][-1], rel=1e-5
+    )
     with safe_open("net.safetensors", "np") as file:
         assert json.loads(json.dumps(file.metadata()))["rounds"] == "12"
-        assert file.metadata()["experiment"] == results.toml
+        assert file.metadata()["experiment"] == load_results("export.h5").toml
 
 
 def test_export_of_linear_models(folder, monkeypatch, capsys):
