@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from pathlib import Path
 from time import perf_counter
 
@@ -47,6 +48,7 @@ def doctor() -> int:
         ("BLAS threads", lambda: _threads(hosts, threads)),
         ("HDF5", _hdf5),
         ("GPU", _gpu),
+        ("PyTorch", _pytorch),
         ("round trip", lambda: (True, trip)),
         ("line", lambda: (True, line)),
     ):
@@ -147,6 +149,12 @@ def _gpu() -> tuple[bool, str]:
     count, reason = gpus()
     text = f"{'no' if driver is None else driver} CUDA device(s); CuPy {cupy.__version__} sees {count or 'none'}"
     return bool(count) or not driver, text + ("" if count else f" ({reason}; {visible()})")
+
+
+def _pytorch() -> tuple[bool, str]:
+    if importlib.util.find_spec("torch") is None:
+        return True, "not installed: model torch needs the extra torch"
+    return True, metadata.version("torch")
 
 
 def _driver() -> int | None:

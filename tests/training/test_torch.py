@@ -201,3 +201,27 @@ def test_bad_modules_are_one_line_before_the_run(folder, monkeypatch, capsys, mo
     assert "model torch: " in said
     assert said.count("\n") == 1
     assert not Path("bad.h5").exists()
+
+
+def test_the_module_of_the_documentation_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+    code, table = (text.split(f"```{kind}\n")[1].split("```")[0] for kind in ("python", "toml"))
+    Path("mynet.py").write_text(code)
+    Path("mynet.toml").write_text('devices = 4\nrounds = 2\ndata.path = "images.h5"\n' + table)
+    rng = np.random.default_rng(0)
+    words = {"subsets": 4, "kind": "iid", "alpha": 1.0, "seed": 0, "made_by": "test"}
+    images = rng.random((40, 784), np.float32)
+    datasets.write_split("images.h5", datasets.Samples(images, np.arange(40) % 10, 10), **words)
+    assert main(["run", "mynet.toml", "-o", "mynet.h5", "--quiet"]) == 0
+    history = load_results("mynet.h5").history
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_nothing_loads_pytorch_or_cupy_where_none_is_asked_for(tmp_path, program):
+    datasets.linear_regression(str(tmp_path / "linear.h5"), subsets=8, features=5, seed=1)
+    (tmp_path / "run.toml").write_text('devices = 8\nrounds = 2\ndata.path = "linear.h5"\n')
+    heavy = "{'torch', 'cupy', 'safetensors', 'matplotlib', 'sklearn'}"
+    code = f"import sys; from mpicoded.cli import main; main(sys.argv[1:]); sys.exit(len({heavy} & set(sys.modules)))"
+    for words in (["run", "run.toml"], ["plan", "run.toml"], ["show", "run.h5"], ["list"]):
+        assert program.python("-c", code, *words).code == 0, words
