@@ -82,7 +82,7 @@ class Trainer:
         adversary = Adversary(experiment, transport, coding, dim, dtype)
         self._mishaps = Mishaps(experiment, transport.rank, self.clock)
         self.uplink = Uplink(experiment, transport, coding, adversary, self._mishaps, dim, self.clock)
-        self.aggregation = aggregation(experiment, transport, coding, self.parameters, self.clock)
+        self.aggregation = aggregation(experiment, transport, coding, self.parameters, self.clock, gradients.processor)
         self.server = self.aggregation.server
         self._total = coding.each * experiment.devices
         self._told_before = np.zeros(dim if experiment.memory.looks_back else 0, dtype)

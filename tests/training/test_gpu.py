@@ -4,12 +4,16 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mpicoded.algorithms import processors
+from mpicoded.algorithms import aggregators, filters, processors
+from mpicoded.algorithms.chain import Chain
+from mpicoded.algorithms.component import members
 from mpicoded.algorithms.processors import Cuda
+from mpicoded.algorithms.slices import LONG
 from mpicoded.cli import main
 from mpicoded.configs import decode
 from mpicoded.data import datasets, layout
@@ -20,11 +24,26 @@ from mpicoded.transport.local import LocalTransport
 
 STANDIN = Path(__file__).with_name("standin")
 ROUNDS = 6
+WIDE = 9000  # features: more than a piece of the CPU's
 LAD = {"allocation": {"name": "cyclic", "redundancy": 5}}
 CRA_DL = {"allocation": {"name": "balanced", "redundancy": 6}}
 LABEL_FLIP = {"attack": {"name": "label_flip"}}
 SUBSET = {"attack": {"name": "code_aware", "lies": "subset", "scale": -3.0}}
 COMPRESSED = {"compressor": {"name": "rand_k", "kept": 4}}
+KRUM = {"aggregator": {"name": "krum", "byzantine": 2}}
+FIELDS = {"byzantine": 2, "tau": 1.0}
+
+
+def tables_of(choice: Any) -> dict[str, dict[str, Any]]:
+    """A config's table for every member of a family."""
+    each = members(choice).items()
+    return {
+        name: {"name": name} | {field: FIELDS[field] for field in cls.__struct_fields__ if field in FIELDS}
+        for name, cls in each
+    }
+
+
+RULES, FILTERS = tables_of(aggregators.Choice), tables_of(filters.Choice)
 RUNS = {
     "LAD, linear": ("linear", LAD),
     "LAD, softmax": ("ragged", LAD),
@@ -42,6 +61,11 @@ RUNS = {
     "out of core, linear": ("linear", LAD, {"memory": "1 kB"}),
     "out of core, softmax": ("ragged", CRA_DL, {"memory": "55 kB"}),
     "a memory that looks back": ("ragged", CRA_DL | COMPRESSED | {"memory": {"name": "marina"}}, {"batch_size": 4}),
+    "server momentum": ("linear", LAD | {"memory": {"name": "server_momentum", "beta": 0.5}}),
+    "sharded": ("wide", {"transport": {"name": "sharded"}, **KRUM}),
+    "an estimate": ("linear", {"aggregator": {"name": "trimmed_mean", "byzantine": "auto"}}),
+    **{f"rule {name}": ("wide", {"aggregator": table}) for name, table in RULES.items()},
+    **{f"filter {name}": ("wide", {"filters": [table], **KRUM}) for name, table in FILTERS.items()},
     "a code that is decoded": ("linear", LAD | {"encoder": {"name": "cyclic_code"}, "aggregator": {"name": "mean"}}),
 }
 
@@ -55,9 +79,10 @@ def seen() -> int:
 def paths(tmp_path_factory) -> dict[str, str]:
     """A linear problem, one of single samples, and ragged classification with empty subsets and a test split."""
     folder = tmp_path_factory.mktemp("data")
-    made = {name: str(folder / f"{name}.h5") for name in ("linear", "single", "ragged")}
+    made = {name: str(folder / f"{name}.h5") for name in ("linear", "single", "wide", "ragged")}
     datasets.linear_regression(made["linear"], subsets=15, features=7, samples_per_subset=3, seed=1)
     datasets.linear_regression(made["single"], subsets=15, features=7, seed=1)
+    datasets.linear_regression(made["wide"], subsets=15, features=WIDE, samples_per_subset=2, seed=1)
     rng = np.random.default_rng(5)
     test = (rng.standard_normal((600, 6)), rng.integers(0, 4, 600))
     samples = datasets.Samples(rng.standard_normal((400, 6)), rng.integers(0, 4, 400), 4, test=test)
@@ -95,7 +120,7 @@ def trainer_of(paths: dict[str, str], run: str, device: str) -> Trainer:
         "model": {"name": model},
         "attack": {"name": "sign_flip"},
         "aggregator": {"name": "trimmed_mean", "byzantine": 2},
-        "optimizer": {"step_size": 0.1 if data == "ragged" else 1e-4},
+        "optimizer": {"step_size": {"ragged": 0.1, "wide": 1e-7}.get(data, 1e-4)},
     }
     tables = tables | {"compute": tables.get("compute", {}) | {"device": device}}
     experiment, description = decode(settings | tables, "test"), layout.describe(paths[data])
@@ -146,6 +171,40 @@ def test_samples_and_gradients_are_on_the_gpu_and_messages_are_not(paths, standi
     messages = devices.messages(devices.plan(0), 0, trainer.parameters)
     assert type(messages) is np.ndarray
     assert messages.flags.writeable
+
+
+@pytest.mark.parametrize("run", [name for name in RUNS if name.startswith(("rule", "filter")) or name == "sharded"])
+def test_the_votes_go_to_the_gpu_once_a_round_and_stay_there(paths, standin, run):
+    trainer = trainer_of(paths, run, "cuda")
+    trainer._round(0)
+    standin.moved.clear()
+    trainer._round(1)
+    votes = [way for way, shape in standin.moved if shape == (15, WIDE)]
+    assert votes == ["down", "up"]  # the messages of the rank, the votes of all
+    vectors = [way for way, shape in standin.moved if shape == (WIDE,)]
+    assert vectors == ["up", "down"]  # parameters, vote
+    assert all(np.prod(shape) <= 2 * 16 * 16 for _, shape in standin.moved if shape not in ((15, WIDE), (WIDE,)))
+
+
+def test_a_run_goes_on_from_the_vote_before_a_checkpoint(paths, standin):
+    whole, first, second = (trainer_of(paths, "rule centered_clipping", "cuda") for _ in range(3))
+    for trainer, rounds in ((whole, range(4)), (first, range(2))):
+        for round in rounds:
+            trainer._round(round)
+    second.restore(2, first.state() | {"devices": first.uplink.state()})
+    for round in (2, 3):
+        second._round(round)
+    np.testing.assert_array_equal(second.parameters, whole.parameters)
+
+
+def test_a_rule_of_a_plug_in_that_knows_whole_votes_only_works_there(standin):
+    class Whole(aggregators.Mean):
+        def aggregate(self, votes, previous=None, out=None):
+            return super().aggregate(votes, previous, out)
+
+    votes, found = standin.asarray(np.arange(12.0).reshape(3, 4)), standin.empty(4)
+    Chain((), Whole(), LONG).aggregate(votes, None, found, found)
+    np.testing.assert_array_equal(found.get(), [4, 5, 6, 7])
 
 
 @pytest.mark.parametrize("run", ["out of core, linear", "out of core, softmax"])

@@ -1,6 +1,6 @@
 """What all compressors share, dense messages, and how the server takes records that nobody vouches for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -144,16 +144,21 @@ def receive(
     arrived: Bool[Array, " messages"],
     devices: int,
     out: Float[Array, "messages dim"] | None = None,
+    put: Callable[[Array], Array] = lambda vectors: vectors,
 ) -> tuple[Float[Array, "messages dim"], Bool[Array, " messages"]]:
     """The vectors of records that nobody vouches for, and which records were bad although they arrived.
 
     Every vector is finite, and short enough that distances between ``devices`` of them are: those of bad and of
-    missing records are zero.
+    missing records are zero. ``out``: where the vectors are put, in its type; ``put`` takes them on from there, to
+    where they are looked at.
     """
     with np.errstate(all="ignore"):  # a bad record may hold anything
         sound = compressor.sound(records, dim)
         vectors = compressor.decompress(records, dim, streams, out)
-    vectors, unusable = replace_unusable(vectors, arrived & sound, devices)
+        if out is not None and vectors is not out:  # a compressor may make new ones
+            out[...] = vectors
+            vectors = out
+    vectors, unusable = replace_unusable(put(vectors), arrived & sound, devices)
     return vectors, arrived & (~sound | unusable)
 
 

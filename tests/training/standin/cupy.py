@@ -14,6 +14,7 @@ from array_api_compat import numpy as standard
 
 __version__ = "0 (a stand-in)"
 _SELF = sys.modules[__name__]
+moved = []  # "up" or "down", and the shape, of every copy between the two memories
 
 
 class Array:
@@ -62,13 +63,18 @@ class Array:
     def astype(self, dtype, copy=True):
         return _wrap(self._data.astype(dtype, copy=copy))
 
-    def get(self, out):
+    def get(self, out=None):
+        moved.append(("down", self.shape))
+        if out is None:
+            return self._data.copy()
         assert (out.shape, out.dtype, out.flags.c_contiguous) == (self.shape, self.dtype, True)
         out[...] = self._data
+        return out
 
     def set(self, array):
         assert type(array) is np.ndarray
         assert (array.shape, array.dtype) == (self.shape, self.dtype)
+        moved.append(("up", self.shape))
         self._data[...] = array
 
 
@@ -110,7 +116,10 @@ def _unwrap(value):
 def __getattr__(name):
     if name.startswith("_"):
         raise AttributeError(name)
-    found = getattr(standard, name)
+    return _wrapped(getattr(standard, name))
+
+
+def _wrapped(found):
     if isinstance(found, type) or not callable(found):
         return found
 
@@ -125,8 +134,23 @@ def empty(shape, dtype=float, device=None):
     return Array(np.full(shape, np.nan if dtype.kind == "f" else 77, dtype))
 
 
-def take(array, places, axis, out):
-    out._data[...] = np.take(array._data, _unwrap(places), axis=axis)
+def asarray(data, dtype=None, device=None):
+    if isinstance(data, np.ndarray):
+        moved.append(("up", data.shape))
+        return _wrap(np.array(data, dtype))
+    return _wrap(np.asarray(_unwrap(data), dtype))
+
+
+def take(array, places, axis, out=None):
+    found = np.take(array._data, _unwrap(places), axis=axis)
+    if out is None:
+        return _wrap(found)
+    out._data[...] = found
+    return out
+
+
+class linalg:
+    diagonal = staticmethod(_wrapped(standard.linalg.diagonal))
 
 
 class ndarray:
