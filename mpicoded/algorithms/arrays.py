@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.algorithms.shapes import Array, Bool, Float, Shaped
 
 _STRETCH = 1 << 19  # coordinates: what is made of so many beside the votes is small on a GPU, and keeps it busy
 
@@ -67,6 +67,17 @@ def squared_lengths(vectors: Float[Array, "votes dim"]) -> Float[Array, " votes"
 def fetched(array: Array) -> Any:
     """The same as one of NumPy's, for what is small."""
     return array.get() if hasattr(array, "get") else np.asarray(array)  # CuPy has no other way
+
+
+def picked(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"]) -> Any:
+    """Some of the rows as NumPy's, wherever they are."""
+    return array[mask] if isinstance(array, np.ndarray) else fetched(rows(array, np.flatnonzero(mask)))
+
+
+def replace(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"], values: Any) -> None:
+    """Put NumPy's values into some of the rows, wherever they are."""
+    xp = namespace(array)
+    array[xp.asarray(mask, device=array.device)] = xp.asarray(values, device=array.device)
 
 
 def on_host(array: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -37,6 +37,10 @@ class Processor:
         """An array that was computed as one of NumPy's, complete, and to be written to."""
         return array
 
+    def room(self, nbytes: int) -> Shaped[Array, " nbytes"] | None:
+        """Memory of the CPU's that ``put`` reads fastest; None: any is as good."""
+        return None
+
     def take(
         self, rows: Float[Array, "rows features"], places: Int[Array, " taken"], out: Float[Array, "taken features"]
     ) -> None:
@@ -98,6 +102,11 @@ class Cuda(Processor):
             return np.empty(array.shape, array.dtype)
         here: Array = self._pinned(array.shape, array.dtype)
         array.get(out=here)  # waits for the stream
+        return here
+
+    def room(self, nbytes: int) -> Shaped[Array, " nbytes"] | None:
+        """Pinned memory."""
+        here: Array = self._pinned((nbytes,), np.uint8)
         return here
 
     def take(

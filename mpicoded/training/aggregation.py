@@ -55,6 +55,9 @@ class AtRoot:
         processor: Processor,
     ) -> None:
         self._experiment, self._transport, self._coding, self._clock = experiment, transport, coding, clock
+        self._processor, self._dim = processor, parameters.size
+        self._rows: Array | None = None  # on a GPU, of all messages
+        self._room: Array | None = None  # bytes, of records
         self.server: Server | None = None
         if transport.leads:
             self.receiver = Receiver(experiment, coding, 0, experiment.devices, parameters.size, processor)
@@ -64,7 +67,9 @@ class AtRoot:
     def round(self, records: Array, sent: Bool[Array, " devices"] | None, turn: Turn, nonce: int) -> int:
         """Gather, receive, combine, step."""
         with self._clock.phase("gather"):
-            gathered = self._transport.gather(records, turn.round, self._experiment.devices, sent)
+            self._processor.wait()  # what is sent from a GPU must be there
+            out = self._where(records) if self.server is not None and self._transport.size > 1 else None
+            gathered = self._transport.gather(records, turn.round, self._experiment.devices, sent, out)
         if self.server is None or gathered is None:
             return 0
         combiner = self._combiner
@@ -73,7 +78,19 @@ class AtRoot:
             self.server.note(turn.round, gathered.arrived, received.bad, received.saturated)
         outcome = combiner.combine(received.messages, received.usable, gathered.arrived, turn.round)
         self.server.step(outcome, combiner.vote, turn.round)
-        return int(gathered.arrived.sum()) * int(gathered.records.itemsize)
+        return int(gathered.arrived.sum()) * (int(gathered.records.nbytes) // len(gathered.arrived))
+
+    def _where(self, records: Array) -> Array | None:
+        """Where the records of all devices are to go, which are as these; None: anywhere."""
+        devices = self._experiment.devices
+        if not isinstance(records, np.ndarray):
+            if self._rows is None:
+                self._rows = self._processor.xp.empty((devices, self._dim), dtype=records.dtype)
+            return self._rows
+        nbytes = devices * records.itemsize
+        if self._room is None or self._room.size < nbytes:  # records of some rounds may be larger than of others
+            self._room = self._processor.room(nbytes)
+        return None if self._room is None else self._room[:nbytes].view(records.dtype)
 
     def state(self, there: Bool[Array, " devices"]) -> dict[str, Any]:
         """What server, receiver and combiner remember."""

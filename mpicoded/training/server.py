@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import replace_unusable
 from mpicoded.algorithms.compressors import receive
 from mpicoded.algorithms.memories import Memory, Turn
 from mpicoded.algorithms.processors import Processor
@@ -51,6 +52,9 @@ class Receiver:
         """What the devices said. ``previous``: the last vote, all of it, on which some memories build."""
         experiment, coding, compressor = self._experiment, self._coding, turn.compressor
         records, arrived = coding.by_message(gathered.records), coding.messages(gathered.arrived)
+        if not isinstance(records, np.ndarray):  # vectors that have come from GPU to GPU
+            messages, bad = replace_unusable(records, arrived, turn.total)
+            return Received(messages, arrived & ~bad, bad, np.zeros(len(arrived), np.int64))
         streams = Streams(experiment.seed, turn.round, coding.decoder(turn.round).keys[self._mine], nonce)
         saturated = compressor.saturated(records)
         about = streams, arrived, turn.total, self._messages, self._put

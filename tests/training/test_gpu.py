@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -313,6 +314,26 @@ def test_all_ranks_refuse_alike(program, paths, tmp_path):
     assert first[1].count("\n") == 1
     assert not second[1]
     assert "x.h5" not in first[2]
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_messages_go_from_gpu_to_gpu_where_the_mpi_can(program, paths, ranks):
+    ended = program.python(Path(__file__).with_name("gpu_ranks.py"), paths["linear"], ranks=ranks)
+    assert ended.code == 0, ended.err
+    assert ended.out.count("all good") == ranks
+
+
+def test_the_log_and_the_result_say_how_messages_go(words, standin, capsys):
+    assert main(words) == 0
+    said = "MPI: none (one process); messages go from GPU to GPU (there is one process)"
+    assert said in capsys.readouterr().out
+    with h5py.File("x.h5") as file:
+        assert f"MPI: {file.attrs['mpi']}" == said
+    assert main([*words, "-o", "y.h5", "--compressor.name", "sign"]) == 0
+    assert "messages go by way of the CPU (compressor sign works on the CPU)" in capsys.readouterr().out
+    assert main([*words, "-o", "z.h5", "--compute.device", "cpu"]) == 0
+    assert "messages go" not in capsys.readouterr().out
 
 
 def test_replicas_that_are_compared_bit_by_bit_need_the_cpu(paths):

@@ -30,6 +30,20 @@ class Array:
     def __array__(self, *words, **more):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
 
+    # No buffer protocol: as CuPy's, they reach MPI as what they say they are, memory of a GPU.
+
+    def __dlpack__(self, stream=None, **more):
+        assert stream == -1  # mpi4py leaves it to us to wait
+        return self._data.__dlpack__(**more)
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    @property
+    def __cuda_array_interface__(self):
+        there = self._data.__array_interface__
+        return {name: there[name] for name in ("shape", "typestr", "data", "strides")} | {"version": 3, "stream": 1}
+
     def __array_namespace__(self, api_version=None):
         return _SELF
 
