@@ -8,7 +8,7 @@ import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Bool, Float, Shaped
 
-_STRETCH = 1 << 19  # coordinates: what is made of so many beside the votes is small on a GPU, and keeps it busy
+STRETCH = 1 << 19  # coordinates: what is made of so many beside the votes is small on a GPU, and keeps it busy
 
 
 def namespace(array: Array) -> Any:
@@ -60,7 +60,7 @@ def squared_lengths(vectors: Float[Array, "votes dim"]) -> Float[Array, " votes"
     if isinstance(vectors, np.ndarray):
         return np.vecdot(vectors, vectors)
     xp, dim = namespace(vectors), vectors.shape[1]
-    stretches = (vectors[:, start : min(start + _STRETCH, dim)] for start in range(0, dim, _STRETCH))
+    stretches = (vectors[:, start : min(start + STRETCH, dim)] for start in range(0, dim, STRETCH))
     return reduce(add, (xp.sum(some * some, axis=-1) for some in stretches))
 
 

@@ -13,13 +13,12 @@ from operator import add
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import as_floats, namespace, squared_lengths
+from mpicoded.algorithms.arrays import STRETCH, as_floats, namespace, squared_lengths
 from mpicoded.algorithms.shapes import Array, Float
 
 PARTS = 64
 """The most parts: that many processes can share the coordinates."""
 _PIECE = 8192  # coordinates: 100 votes of them are 3 MB in float32
-_LONG_PIECE = 1 << 19  # on a GPU, which works on them for longer than it takes to ask for it
 
 
 @lru_cache(maxsize=64)
@@ -149,7 +148,7 @@ class Sums:
 class LongSums(Sums):
     """The same in pieces for a GPU, where a call takes longer than a short piece; no other process shares them."""
 
-    piece = _LONG_PIECE
+    piece = STRETCH
 
     def edges(self, columns: int) -> tuple[int, ...]:
         """One part."""

@@ -23,7 +23,6 @@ from mpicoded.training.loop import Trainer
 from mpicoded.transport.launched import local_rank
 from mpicoded.transport.local import LocalTransport
 
-STANDIN = Path(__file__).with_name("standin")
 ROUNDS = 6
 WIDE = 9000  # features: more than a piece of the CPU's
 LAD = {"allocation": {"name": "cyclic", "redundancy": 5}}
@@ -93,19 +92,6 @@ def paths(tmp_path_factory) -> dict[str, str]:
     assert (sizes == 0).any()
     assert len(set(sizes)) > 8  # padded
     return made
-
-
-@pytest.fixture
-def standin(monkeypatch):
-    """CuPy, as far as any test can tell without a GPU; and away with it."""
-    monkeypatch.syspath_prepend(STANDIN)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    installed = {name: sys.modules.pop(name, None) for name in ("cupy", "cupyx")}
-    yield importlib.import_module("cupy")
-    for name, module in installed.items():
-        sys.modules.pop(name, None)
-        if module is not None:
-            sys.modules[name] = module
 
 
 def trainer_of(paths: dict[str, str], run: str, device: str) -> Trainer:

@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 
+import hosted
 import numpy as np
 from array_api_compat import numpy as standard
 
@@ -25,7 +26,7 @@ class Array:
     def __init__(self, data):
         self._data = data
         self.shape, self.dtype, self.size, self.nbytes = data.shape, data.dtype, data.size, data.nbytes
-        self.itemsize, self.ndim, self.device = data.itemsize, data.ndim, "gpu"
+        self.itemsize, self.ndim, self.device, self.strides = data.itemsize, data.ndim, "gpu", data.strides
 
     def __array__(self, *words, **more):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
@@ -146,6 +147,17 @@ def _wrapped(found):
 def empty(shape, dtype=float, device=None):
     dtype = np.dtype(dtype)
     return Array(np.full(shape, np.nan if dtype.kind == "f" else 77, dtype))
+
+
+RawKernel = hosted.RawKernel
+if hosted.COMPILER is None:
+    from mpicoded.kernels import cuda as kernels
+
+    kernels.MOST = 0  # no number of votes is one for a kernel
+
+
+def ascontiguousarray(array):
+    return Array(np.ascontiguousarray(array._data))
 
 
 def asarray(data, dtype=None, device=None):
