@@ -119,7 +119,10 @@ class Devices:
             messages = processor.combine(plan.matrix, gradients, self._room[use])
             if spoiled is not None:
                 _spoil(messages, plan, gradients, spoiled, processor)
-            return processor.fetch(messages) if self.fetches else messages
+            if self.fetches:
+                return processor.fetch(messages)
+            processor.wait()
+            return messages
 
     def _new_plan(self, round: int, draws: bool) -> Plan:
         even = self._coding.even(round, self.first, self.stop)

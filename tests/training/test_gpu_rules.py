@@ -1,5 +1,6 @@
 """Rules and filters with votes on a GPU; the kernels' source is tested without one, compiled for the CPU."""
 
+import argparse
 import importlib.util
 import shutil
 import subprocess
@@ -82,6 +83,24 @@ def test_a_kernel_is_cuda(tmp_path, dtype):
     ended = subprocess.run(["nvcc", "-ptx", "-o", tmp_path / "kernel.ptx", tmp_path / "kernel.cu"], check=False)
     assert ended.returncode == 0
     assert ".visible .entry middle(" in (tmp_path / "kernel.ptx").read_text()
+
+
+def test_the_benchmark_runs_on_the_stand_in_and_says_where_there_is_no_gpu(standin, monkeypatch):
+    from benchmarks import gpu
+
+    monkeypatch.setattr(gpu, "SHAPE", (20, 700))
+    monkeypatch.setattr(gpu, "BLOCK", 300)
+    monkeypatch.setattr(gpu, "FEATURES", 50)
+    monkeypatch.setattr(gpu, "find_launcher", lambda: None)
+    options = argparse.Namespace(quick=True)
+    figures = gpu.measure(options)
+    assert [figure.get("rule", figure.get("way")) for figure in figures] == [
+        "trimmed_mean", "coordinate_median", "krum", "nearest_neighbor_mixing", "direct", "staged"
+    ]  # fmt: skip
+    assert all(figure["seconds"] > 0 for figure in figures)
+    assert "trimmed_mean" in gpu.show(figures)
+    monkeypatch.setattr(standin, "_visible", list)
+    assert gpu.show(gpu.measure(options)).startswith("gpu: not measured, as there is no GPU: compute.device")
 
 
 def seen() -> int:
