@@ -75,9 +75,9 @@ def picked(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"]) -> A
 
 
 def replace(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"], values: Any) -> None:
-    """Put NumPy's values into some of the rows, wherever they are."""
+    """Put values into some of the rows, wherever they are; NumPy's, or such as are there."""
     xp = namespace(array)
-    array[xp.asarray(mask, device=array.device)] = xp.asarray(values, device=array.device)
+    array[xp.asarray(np.flatnonzero(mask), device=array.device)] = xp.asarray(values, device=array.device)
 
 
 def on_host(array: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import namespace
+from mpicoded.algorithms.arrays import replace, rows
 from mpicoded.algorithms.memories import Turn
 from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
@@ -258,8 +258,7 @@ class Trainer:
         messages = self.devices.messages(plan, round, parameters, spoiled=spoiled, use=use)
         if (mislabelled := self.uplink.adversary.mislabelled(round)) is not None:
             wrong = self.devices.messages(plan, round, parameters, wrong=True, use="mislabelled")
-            chosen = namespace(messages).asarray(mislabelled, device=messages.device)
-            messages[chosen] = wrong[chosen]
+            replace(messages, mislabelled, rows(wrong, np.flatnonzero(mislabelled)))
         return messages
 
     def _told(self) -> Bool[Array, " devices"]:
