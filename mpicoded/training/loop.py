@@ -80,6 +80,10 @@ class Trainer:
         coding = Coding(experiment, description.subsets)
         self._processor = gradients.processor
         self.devices = Devices(experiment, coding, first, stop, gradients, self.clock)
+        if experiment.compute.device != "cpu":
+            from mpicoded.training import route
+
+            self.devices.fetches = not route.packs_there(experiment)
         self.downlink = Downlink(experiment, transport, dim)
         adversary = Adversary(experiment, transport, coding, dim, dtype)
         self._mishaps = Mishaps(experiment, transport.rank, self.clock)
@@ -104,7 +108,7 @@ class Trainer:
         from mpicoded.training import route
 
         direct, why = route.find(self.experiment, self.transport, self._processor)
-        self.devices.fetches = not direct
+        self.devices.fetches = not (direct or route.packs_there(self.experiment))
         return f"messages go {'from GPU to GPU' if direct else 'by way of the CPU'} ({why})"
 
     def train(

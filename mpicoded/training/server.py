@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpicoded.algorithms.arrays import replace_unusable
+from mpicoded.algorithms.component import known_with
 from mpicoded.algorithms.compressors import receive
 from mpicoded.algorithms.memories import Memory, Turn
 from mpicoded.algorithms.processors import Processor
@@ -43,8 +44,9 @@ class Receiver:
         stays = experiment.encoder.decodes or type(experiment.memory).votes is not Memory.votes
         self._put = (Processor() if stays else processor).put
         self._mine = slice(coding.each * first, coding.each * stop)
-        count, dtype = coding.each * (stop - first), np.dtype(experiment.compute.dtype)
-        self._messages = None if experiment.sends_vectors else np.empty((count, dim), dtype)
+        count, dtype, part = coding.each * (stop - first), np.dtype(experiment.compute.dtype), experiment.compressor
+        there = processor.xp if not stays and part.on_gpu and known_with(part, "on_gpu", "decompress") else np
+        self._messages = None if experiment.sends_vectors else there.empty((count, dim), dtype=dtype)
         self.memory = np.zeros((experiment.memory.server_slots, count, dim), dtype)
         self._dim = dim
 

@@ -44,6 +44,8 @@ def tables_of(choice: Any) -> dict[str, dict[str, Any]]:
 
 
 RULES, FILTERS = tables_of(aggregators.Choice), tables_of(filters.Choice)
+SHARED = {"compressor": {"name": "rand_k", "kept": 4, "shared": True}}
+CODE = LAD | {"encoder": {"name": "cyclic_code"}, "aggregator": {"name": "mean"}}
 RUNS = {
     "LAD, linear": ("linear", LAD),
     "LAD, softmax": ("ragged", LAD),
@@ -58,6 +60,12 @@ RUNS = {
     "a spoiled subset": ("linear", LAD | SUBSET),
     "float32": ("ragged", LAD | {"compute": {"dtype": "float32"}}),
     "compressed": ("linear", LAD | COMPRESSED),
+    "compressed, shared": ("linear", LAD | SHARED),
+    "compressed, shorter": ("linear", LAD | {"compressor": {"name": "rand_k", "kept": 4, "dtype": "float32"}}),
+    "compressed, colluding": ("linear", LAD | COMPRESSED | {"attack": {"name": "alie"}}),
+    "compressed, a record changed": ("linear", LAD | COMPRESSED | {"attack": {"name": "bit_flip", "bits": 1}}),
+    "compressed, a code": ("linear", CODE | SHARED),
+    "top_k": ("linear", LAD | {"compressor": {"name": "top_k", "kept": 4}}),
     "out of core, linear": ("linear", LAD, {"memory": "1 kB"}),
     "out of core, softmax": ("ragged", CRA_DL, {"memory": "55 kB"}),
     "a memory that looks back": ("ragged", CRA_DL | COMPRESSED | {"memory": {"name": "marina"}}, {"batch_size": 4}),
@@ -66,7 +74,7 @@ RUNS = {
     "an estimate": ("linear", {"aggregator": {"name": "trimmed_mean", "byzantine": "auto"}}),
     **{f"rule {name}": ("wide", {"aggregator": table}) for name, table in RULES.items()},
     **{f"filter {name}": ("wide", {"filters": [table], **KRUM}) for name, table in FILTERS.items()},
-    "a code that is decoded": ("linear", LAD | {"encoder": {"name": "cyclic_code"}, "aggregator": {"name": "mean"}}),
+    "a code that is decoded": ("linear", CODE),
 }
 
 
@@ -171,6 +179,17 @@ def test_the_votes_go_to_the_gpu_once_a_round_and_stay_there(paths, standin, run
     vectors = [way for way, shape in standin.moved if shape == (WIDE,)]
     assert vectors == ["up", "down"]  # parameters, vote
     assert all(np.prod(shape) <= 2 * 16 * 16 for _, shape in standin.moved if shape not in ((15, WIDE), (WIDE,)))
+
+
+@pytest.mark.parametrize("run", ["compressed", "compressed, shared"])
+def test_of_compressed_messages_records_alone_are_moved(paths, standin, run):
+    trainer = trainer_of(paths, run, "cuda")
+    trainer._round(0)
+    standin.moved.clear()
+    trainer._round(1)
+    forged = [(way, shape) for way, shape in standin.moved if shape == (2, 7)]
+    assert forged == [("down", (2, 7)), ("up", (2, 7))]  # those of the two attackers
+    assert not [shape for _, shape in standin.moved if shape[0] > 2 and shape[-1] == 7 and len(shape) == 2]
 
 
 def test_a_run_goes_on_from_the_vote_before_a_checkpoint(paths, standin):

@@ -28,6 +28,8 @@ class Compressor(Component):
     """Bits of a record, for dim p and b bits a float."""
     error: ClassVar[str] = ""
     """Unbiased with which delta, or biased with which contraction."""
+    on_gpu: ClassVar[bool] = False
+    """Whether vectors may be on a GPU too, ``out`` of ``decompress`` likewise. Records are NumPy's."""
 
     @classmethod
     def facts(cls) -> list[str]:
