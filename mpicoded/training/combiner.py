@@ -103,9 +103,7 @@ class Combiner:
             processor.wait()
         with clock.phase("aggregate"):
             if aggregator.told:
-                honest = (usable & ~lying(experiment, round))[there]
-                none = namespace(votes).zeros_like(votes[:1, :])
-                votes = rows(votes, np.flatnonzero(honest)) if honest.any() else none
+                votes = _those(votes, (usable & ~lying(experiment, round))[there])
             chain.aggregate(votes, chosen, self._previous.there, self._vote.there)
             self._vote.computed()
             self._previous.follow(self._vote)
@@ -123,3 +121,8 @@ class Combiner:
         self._previous.set(previous)
         for name in _PARTS:
             getattr(self, name).restore(state[name])
+
+
+def _those(votes: Float[Array, "votes columns"], honest: Bool[Array, " votes"]) -> Float[Array, "honest columns"]:
+    """The honest votes; where there are none, a zero one."""
+    return rows(votes, np.flatnonzero(honest)) if honest.any() else namespace(votes).zeros_like(votes[:1, :])

@@ -54,17 +54,7 @@ class Suspicion:
             self._squares[(accused | absent) & scored] += _MOST**2
             return
 
-        # The votes are read once. What cancels in ||x||^2 - 2 x.v + ||v||^2 is far below any honest distance unless all
-        # honest votes are equal, and then any lie is far above it.
-        xp = namespace(messages)
-
-        def products(piece: slice) -> Array:
-            some, part = messages[:, piece], vote[piece]
-            found = xp.empty((3, len(messages)), dtype=vote.dtype)
-            found[0, :], found[1, :], found[2, :] = some @ part, squared_lengths(some), part @ part
-            return found
-
-        found = fetched(sums.over(len(vote), products))
+        found = fetched(sums.over(len(vote), lambda piece: _products(messages[:, piece], vote[piece])))
         masks = usable.tobytes(), scored.tobytes()
         if self._count == len(self._waiting) or self._masks != masks:
             self._score()
@@ -104,3 +94,14 @@ class Suspicion:
         """Over the rounds so far."""
         self._score()
         return np.sqrt(self._squares / np.maximum(self._rounds, 1))
+
+
+def _products(messages: Float[Array, "messages columns"], vote: Float[Array, " columns"]) -> Float[Array, "3 messages"]:
+    """Of each message with the vote, with itself, and of the vote with itself: the messages are read once.
+
+    What cancels in ||x||^2 - 2 x.v + ||v||^2 is far below any honest distance unless all honest votes are equal, and
+    then any lie is far above it.
+    """
+    found = namespace(messages).empty((3, len(messages)), dtype=vote.dtype)
+    found[0, :], found[1, :], found[2, :] = messages @ vote, squared_lengths(messages), vote @ vote
+    return found

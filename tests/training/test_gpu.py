@@ -78,6 +78,9 @@ RUNS = {
 }
 
 
+STAYING = ["CRA-DL, softmax", "label_flip, softmax", "a spoiled subset", "float32", "rule krum"]
+
+
 def seen() -> int:
     """How many GPUs the CuPy that is installed sees."""
     return processors.gpus()[0] if importlib.util.find_spec("cupy") else 0
@@ -123,19 +126,21 @@ def trainer_of(paths: dict[str, str], run: str, device: str) -> Trainer:
     return Trainer(experiment, description, LocalTransport())
 
 
-def trained(paths: dict[str, str], run: str, device: str) -> tuple[dict[str, list[float]], np.ndarray]:
-    """What training has measured, and the parameters at its end."""
+def trained(paths: dict[str, str], run: str, device: str, stay: bool) -> tuple[dict[str, list[float]], np.ndarray]:
+    """What training has measured, and the parameters at its end. ``stay``: messages do, on the GPU."""
     rows, trainer = [], trainer_of(paths, run, device)
+    if stay:
+        assert "from GPU to GPU" in trainer.settle()
     trainer.train(lambda progress: rows.append(progress.row))
     names = ("loss", "gradient_norm", *(["accuracy"] if "accuracy" in rows[0] else []))
     return {name: [row[name] for row in rows] for name in names}, trainer.parameters
 
 
-def assert_same_as_on_the_cpu(paths: dict[str, str], run: str) -> None:
-    expected, end = trained(paths, run, "cpu")
-    measured, found = trained(paths, run, "cuda")
+def assert_same_as_on_the_cpu(paths: dict[str, str], run: str, stay: bool = False, most: float = 1e-12) -> None:
+    expected, end = trained(paths, run, "cpu", stay=False)
+    measured, found = trained(paths, run, "cuda", stay)
     assert len(set(expected["loss"])) == len(expected["loss"])  # it moves
-    tolerance = 1e-4 if run == "float32" else 1e-12
+    tolerance = 1e-4 if run == "float32" else most
     for name, values in expected.items():
         np.testing.assert_allclose(measured[name], values, rtol=tolerance, err_msg=name)
     np.testing.assert_allclose(found, end, rtol=tolerance, atol=tolerance)
@@ -152,7 +157,19 @@ def test_a_run_on_the_stand_in_is_that_on_the_cpu(paths, standin, run):
 @pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")
 @pytest.mark.parametrize("run", RUNS)
 def test_a_run_on_a_gpu_is_that_on_the_cpu(paths, run):
-    assert_same_as_on_the_cpu(paths, run)
+    assert_same_as_on_the_cpu(paths, run, most=1e-9)
+
+
+@pytest.mark.parametrize("run", STAYING)
+def test_messages_stay_on_the_stand_in_of_one_process(paths, standin, run):
+    assert_same_as_on_the_cpu(paths, run, stay=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")
+@pytest.mark.parametrize("run", STAYING)
+def test_messages_stay_on_the_gpu_of_one_process(paths, run):
+    assert_same_as_on_the_cpu(paths, run, stay=True, most=1e-9)
 
 
 def test_samples_and_gradients_are_on_the_gpu_and_messages_are_not(paths, standin):
