@@ -4,11 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import compression, rounds, rules, sharding, streaming
+from benchmarks import compression, gpu, rounds, rules, sharding, streaming
 from benchmarks.report import surroundings
 
 BENCHMARKS = {
     "compression": compression,
+    "gpu": gpu,
     "rounds": rounds,
     "rules": rules,
     "sharding": sharding,

@@ -54,6 +54,7 @@ def show(figures: list[dict[str, Any]]) -> str:
 def ranks(rounds: int) -> None:
     """On each rank: time the rounds, taking the transports in turn."""
     from mpicoded.algorithms.memories import Turn
+    from mpicoded.algorithms.processors import Processor
     from mpicoded.configs import decode
     from mpicoded.training.aggregation import aggregation
     from mpicoded.training.clock import PHASES, Clock
@@ -79,7 +80,7 @@ def ranks(rounds: int) -> None:
                 "sharding",
             )
             clock, parameters = Clock(), np.zeros(dim, np.float32)
-            parts = aggregation(experiment, transport, Coding(experiment, devices), parameters, clock)
+            parts = aggregation(experiment, transport, Coding(experiment, devices), parameters, clock, Processor())
             ways[name] = experiment, clock, parameters, parts, Downlink(experiment, transport, dim)
         seconds = {name: float("inf") for name in (*ways, "root_rule", "sharded_rule", "bare")}
         for round in range(rounds + 1):  # the first one allocates

@@ -1,6 +1,5 @@
 """The experiment as one type, with the checks that concern several parts."""
 
-import inspect
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -22,6 +21,7 @@ from mpicoded.algorithms import (
     optimizers,
 )
 from mpicoded.algorithms.component import Count, PositiveCount
+from mpicoded.algorithms.slices import takes_sums
 from mpicoded.data.layout import Description
 from mpicoded.errors import InputError, quoted
 from mpicoded.units import nbytes, seconds
@@ -46,8 +46,8 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the arithmetic is done in, and on.
 
-    ``device``: where a rank keeps its samples, computes gradients and encodes them: with NumPy on the ``cpu``, or with
-    CuPy on a GPU (``cuda``). Attack, compression and the server are on the CPU.
+    ``device``: where a rank keeps its samples, computes gradients and encodes them, and where the server's filters and
+    rule work: with NumPy on the ``cpu``, or with CuPy on a GPU (``cuda``). Attack and compression are on the CPU.
     """
 
     dtype: Literal["float64", "float32"] = "float64"
@@ -240,7 +240,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             *(("filter", item, item.apply) for item in self.filters),
             ("aggregator", self.aggregator, self.aggregator.aggregate),
         ):
-            if "sums" not in inspect.signature(method).parameters:
+            if not takes_sums(method):
                 raise InputError(
                     f"transport sharded: {family} {part.name()} is for whole votes, its {method.__name__} takes no "
                     '"sums"; use transport root'

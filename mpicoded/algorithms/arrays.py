@@ -1,10 +1,14 @@
 """Helpers for arrays of any library: NumPy, CuPy and whatever follows the array API standard."""
 
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 
-from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.algorithms.shapes import Array, Bool, Float, Shaped
+
+STRETCH = 1 << 19  # coordinates: what is made of so many beside the votes is small on a GPU, and keeps it busy
 
 
 def namespace(array: Array) -> Any:
@@ -37,22 +41,48 @@ def replace_unusable(
 
     This is the one place where missing and non-finite messages are handled. A message is unusable when it
     did not arrive, holds NaN or inf, or is so large that distances between ``count`` votes would overflow. A zero vote
-    in its place counts as one of the Byzantine votes that the rule tolerates. The votes are changed in place.
+    in its place counts as one of the Byzantine votes that the rule tolerates. The votes are changed in place, wherever
+    they are; ``arrived`` and what was bad are NumPy's.
     """
     xp = namespace(votes)
     with np.errstate(over="ignore", invalid="ignore"):
-        norms = xp.vecdot(votes, votes, axis=-1)
-    usable = norms <= xp.finfo(votes.dtype).max / (16 * count)  # False for NaN as well
+        norms = squared_lengths(votes)
+    usable = fetched(norms <= xp.finfo(votes.dtype).max / (16 * count))  # False for NaN as well
     bad = ~usable & arrived
     replaced = ~usable | ~arrived
-    if xp.any(replaced):
-        votes[replaced] = 0
+    if replaced.any():
+        votes[xp.asarray(replaced, device=votes.device)] = 0
     return votes, bad
+
+
+def squared_lengths(vectors: Float[Array, "votes dim"]) -> Float[Array, " votes"]:
+    """The inner product of each vector with itself."""
+    if isinstance(vectors, np.ndarray):
+        return np.vecdot(vectors, vectors)
+    xp, dim = namespace(vectors), vectors.shape[1]
+    stretches = (vectors[:, start : min(start + STRETCH, dim)] for start in range(0, dim, STRETCH))
+    return reduce(add, (xp.sum(some * some, axis=-1) for some in stretches))
+
+
+def fetched(array: Array) -> Any:
+    """The same as one of NumPy's, for what is small."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)  # CuPy has no other way
+
+
+def picked(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"]) -> Any:
+    """Some of the rows as NumPy's, wherever they are."""
+    return array[mask] if isinstance(array, np.ndarray) else fetched(rows(array, np.flatnonzero(mask)))
+
+
+def replace(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"], values: Any) -> None:
+    """Put values into some of the rows, wherever they are; NumPy's, or such as are there."""
+    xp = namespace(array)
+    array[xp.asarray(np.flatnonzero(mask), device=array.device)] = xp.asarray(values, device=array.device)
 
 
 def on_host(array: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """A float64 copy for NumPy: for small matrices that are searched, not computed with."""
-    return np.array(array.get() if hasattr(array, "get") else array, np.float64)  # CuPy has no other way
+    return np.array(fetched(array), np.float64)
 
 
 def rows(votes: Float[Array, "votes dim"], indices: Any) -> Float[Array, "chosen dim"]:

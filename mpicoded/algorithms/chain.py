@@ -1,6 +1,6 @@
 """Filters and rule one after the other, so that large votes are read as seldom as can be."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from mpicoded.algorithms.aggregators import Aggregator
 from mpicoded.algorithms.arrays import store
 from mpicoded.algorithms.filters import Filter, NearestNeighborMixing
 from mpicoded.algorithms.shapes import Array, Float
-from mpicoded.algorithms.slices import WHOLE, Sums
+from mpicoded.algorithms.slices import WHOLE, Sums, takes_sums
 
 
 class Chain:
@@ -21,15 +21,13 @@ class Chain:
         self._mixing = last if type(last) is NearestNeighborMixing and aggregator.by_coordinates() else None
         self._filters = filters[:-1] if self._mixing is not None else filters
         self._aggregator, self._sums = aggregator, sums
-        # Parts of plug-ins may know of whole votes only.
-        self._where: dict[str, Any] = {} if sums is WHOLE else {"sums": sums}
 
     def filtered(
         self, votes: Float[Array, "votes columns"], stream: np.random.Generator
     ) -> tuple[Float[Array, "filtered columns"], Float[Array, "mixed filtered"] | None]:
         """The votes that ``aggregate`` gets, and which of them are to be mixed there."""
         for item in self._filters:
-            votes = item.apply(votes, stream=stream, **self._where)
+            votes = item.apply(votes, stream=stream, **self._where(type(item).apply))
         return votes, None if self._mixing is None else self._mixing.chosen(votes, self._sums)
 
     def aggregate(
@@ -42,8 +40,13 @@ class Chain:
         """One vector for all, in ``out``."""
         mixing = self._mixing
         if mixing is None or chosen is None:
-            store(self._aggregator.aggregate(votes, previous=previous, out=out, **self._where), out)
+            where = self._where(type(self._aggregator).aggregate)
+            store(self._aggregator.aggregate(votes, previous=previous, out=out, **where), out)
             return
         for piece in self._sums.pieces(votes.shape[1]):
             mixed = mixing.mixed(chosen, votes[:, piece])
             store(self._aggregator.aggregate(mixed, previous=previous[piece], out=out[piece]), out[piece])
+
+    def _where(self, method: Callable[..., object]) -> dict[str, Any]:
+        """How to sum, where that is not as ever; parts of plug-ins may know of whole votes only."""
+        return {} if self._sums is WHOLE or not takes_sums(method) else {"sums": self._sums}

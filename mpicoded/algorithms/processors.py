@@ -1,8 +1,8 @@
-"""What computes on the samples and gradients of a rank, and whose memory they lie in: the CPU's, or a GPU's.
+"""What computes on the samples, gradients and votes of a rank, and whose memory they lie in: the CPU's, or a GPU's.
 
-All else of a run stays in the CPU's memory. What is handed to a processor goes through ``put``, what is taken from
-it through ``fetch``; between the two there is only what NumPy and CuPy have in common. CuPy is imported where a GPU is
-asked for, and nowhere else.
+The server's filters and rule work there too. All else of a run stays in the CPU's memory. What is handed to a processor
+goes through ``put``, what is taken from it through ``fetch``; between the two there is only what NumPy and CuPy have in
+common. CuPy is imported where a GPU is asked for, and nowhere else.
 """
 
 import os
@@ -13,6 +13,7 @@ import numpy as np
 from mpicoded.algorithms.arrays import namespace
 from mpicoded.algorithms.products import Rows, SparseProduct
 from mpicoded.algorithms.shapes import Array, Float, Int, Shaped
+from mpicoded.algorithms.slices import LONG, WHOLE, Sums
 from mpicoded.errors import InputError, one_line
 
 _ASKED = 'compute.device = "cuda"'
@@ -22,17 +23,23 @@ class Processor:
     """The CPU, for which there is nothing to move."""
 
     xp: Any = np
+    sums: Sums = WHOLE
+    """How it adds up over all coordinates, where all are at hand."""
 
     def __init__(self) -> None:
         self._product = SparseProduct()
 
     def put(self, array: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
-        """An array of NumPy's as one to compute with."""
+        """An array of NumPy's as one to compute with; one that is there already as it is."""
         return array
 
     def fetch(self, array: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
         """An array that was computed as one of NumPy's, complete, and to be written to."""
         return array
+
+    def room(self, nbytes: int) -> Shaped[Array, " nbytes"] | None:
+        """Memory of the CPU's that ``put`` reads fastest; None: any is as good."""
+        return None
 
     def take(
         self, rows: Float[Array, "rows features"], places: Int[Array, " taken"], out: Float[Array, "taken features"]
@@ -60,6 +67,8 @@ class Cuda(Processor):
     Raises InputError where there is no CuPy, or none that can compute.
     """
 
+    sums = LONG
+
     def __init__(self, local_rank: int) -> None:
         try:
             import cupy
@@ -81,6 +90,8 @@ class Cuda(Processor):
 
     def put(self, array: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
         """A copy on the GPU."""
+        if not isinstance(array, np.ndarray):
+            return array
         on_gpu = self._cupy.empty(array.shape, array.dtype)
         on_gpu.set(array)  # asarray() would first make a copy in pinned memory, of all the samples
         return on_gpu
@@ -91,6 +102,11 @@ class Cuda(Processor):
             return np.empty(array.shape, array.dtype)
         here: Array = self._pinned(array.shape, array.dtype)
         array.get(out=here)  # waits for the stream
+        return here
+
+    def room(self, nbytes: int) -> Shaped[Array, " nbytes"] | None:
+        """Pinned memory."""
+        here: Array = self._pinned((nbytes,), np.uint8)
         return here
 
     def take(
@@ -113,6 +129,35 @@ class Cuda(Processor):
     def wait(self) -> None:
         """Until the stream is empty."""
         self._cupy.cuda.get_current_stream().synchronize()
+
+
+class Twin:
+    """A vector in the CPU's memory, ``host``, and ``there``, where a processor computes; on the CPU they are one."""
+
+    def __init__(self, processor: Processor, columns: int, dtype: np.dtype[Any]) -> None:
+        self._processor = processor
+        self.host = np.zeros(columns, dtype)
+        self.there = processor.put(self.host)
+
+    def set(self, values: Float[Array, " columns"]) -> None:
+        """To these, which are NumPy's."""
+        self.host[:] = values
+        self.there = self._processor.put(self.host)
+
+    def computed(self) -> None:
+        """``there`` has been computed: ``host`` gets the same."""
+        if self.there is not self.host:
+            self.host[:] = self._processor.fetch(self.there)
+
+    def follow(self, other: "Twin") -> None:
+        """Both become what another twin's are."""
+        self.host[:] = other.host
+        if self.there is not self.host:
+            self.there[:] = other.there
+
+    def beside(self, array: Array) -> Float[Array, " columns"]:
+        """That of the two which is in the same memory as an array."""
+        return self.host if isinstance(array, np.ndarray) else self.there
 
 
 def processor(device: str, local_rank: int) -> Processor:

@@ -5,6 +5,7 @@ core's cache. Where the cuts are depends on the number of coordinates alone. Sum
 piece and part by part, in this order; products of votes with weights are done piece by piece.
 """
 
+import inspect
 from collections.abc import Callable, Iterable
 from functools import lru_cache, reduce
 from itertools import pairwise
@@ -12,7 +13,7 @@ from operator import add
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import as_floats, namespace
+from mpicoded.algorithms.arrays import STRETCH, as_floats, namespace, squared_lengths
 from mpicoded.algorithms.shapes import Array, Float
 
 PARTS = 64
@@ -27,9 +28,9 @@ def part_edges(dim: int) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=64)
-def _pieces(edges: tuple[int, ...]) -> tuple[tuple[slice, ...], ...]:
-    """Each part's pieces, counted from the first edge."""
-    cut = (_edges(a - edges[0], b - edges[0], max(1, -(-(b - a) // _PIECE))) for a, b in pairwise(edges))
+def _pieces(edges: tuple[int, ...], most: int) -> tuple[tuple[slice, ...], ...]:
+    """Each part's pieces of at most so many coordinates, counted from the first edge."""
+    cut = (_edges(a - edges[0], b - edges[0], max(1, -(-(b - a) // most))) for a, b in pairwise(edges))
     return tuple(tuple(slice(a, b) for a, b in pairwise(part)) for part in cut)
 
 
@@ -39,6 +40,8 @@ def _edges(start: int, stop: int, count: int) -> tuple[int, ...]:
 
 class Sums:
     """Sums over all coordinates, all of which are at hand. Base of those over coordinates that others hold."""
+
+    piece = _PIECE
 
     def edges(self, columns: int) -> tuple[int, ...]:
         """The edges of the parts that these columns are."""
@@ -50,11 +53,11 @@ class Sums:
 
     def over(self, columns: int, term: Callable[[slice], Array]) -> Array:
         """The sum over all coordinates; ``term`` is that over a piece of the columns."""
-        return self.total(reduce(add, map(term, part)) for part in _pieces(self.edges(columns)))
+        return self.total(reduce(add, map(term, part)) for part in _pieces(self.edges(columns), self.piece))
 
     def pieces(self, columns: int) -> list[slice]:
         """The pieces that these columns are."""
-        return [piece for part in _pieces(self.edges(columns)) for piece in part]
+        return [piece for part in _pieces(self.edges(columns), self.piece) for piece in part]
 
     def piecewise(
         self, columns: int, result: Callable[[slice], Array], out: Float[Array, " columns"] | None = None
@@ -98,20 +101,13 @@ class Sums:
 
     def squares(self, votes: Float[Array, "votes columns"]) -> Float[Array, " votes"]:
         """The votes' squared lengths."""
-        xp = namespace(votes)
-        return self.over(votes.shape[1], lambda piece: xp.vecdot(votes[:, piece], votes[:, piece], axis=-1))
+        return self.over(votes.shape[1], lambda piece: squared_lengths(votes[:, piece]))
 
     def squares_from(
         self, votes: Float[Array, "votes columns"], point: Float[Array, " columns"]
     ) -> Float[Array, " votes"]:
         """The votes' squared distances from a point."""
-        xp = namespace(votes)
-
-        def of(piece: slice) -> Array:
-            offsets = votes[:, piece] - point[None, piece]
-            return xp.vecdot(offsets, offsets, axis=-1)
-
-        return self.over(votes.shape[1], of)
+        return self.over(votes.shape[1], lambda piece: squared_lengths(votes[:, piece] - point[None, piece]))
 
     def gram(
         self, votes: Float[Array, "votes columns"], centre: Float[Array, " columns"]
@@ -149,10 +145,26 @@ class Sums:
         return gram, xp.linalg.diagonal(gram) + 2 * along + square, float(square)
 
 
-WHOLE = Sums()
+class LongSums(Sums):
+    """The same in pieces for a GPU, where a call takes longer than a short piece; no other process shares them."""
+
+    piece = STRETCH
+
+    def edges(self, columns: int) -> tuple[int, ...]:
+        """One part."""
+        return 0, columns
+
+
+WHOLE, LONG = Sums(), LongSums()
 _FAR = 64  # squared distances: eight times further away than its neighbours are
 _SAMPLE = 8  # the first of so many coordinates of a piece are looked at for the first guess of a centre
 _LONG = 4  # squared norms: no more than twice as long as the median vote
+
+
+@lru_cache(maxsize=64)
+def takes_sums(method: Callable[..., object]) -> bool:
+    """Whether a part's method can be told how to sum over all coordinates; one that cannot is for whole votes."""
+    return "sums" in inspect.signature(method).parameters
 
 
 def centred_gram(
@@ -171,8 +183,7 @@ def centred_gram(
 
     def sampled(piece: slice) -> Array:
         width = piece.stop - piece.start
-        some = votes[:, piece.start : piece.start + max(width // _SAMPLE, min(width, 1024))]
-        return xp.vecdot(some, some, axis=-1)
+        return squared_lengths(votes[:, piece.start : piece.start + max(width // _SAMPLE, min(width, 1024))])
 
     guess = int(xp.argsort(sums.over(votes.shape[1], sampled), stable=True)[middle])
     gram, squares, square = sums.gram_and_squares(votes, votes[guess, :])

@@ -16,12 +16,13 @@ import h5py
 import numpy as np
 
 import mpicoded
-from mpicoded.algorithms.processors import gpus, visible
+from mpicoded.algorithms.processors import gpus, processor, visible
 from mpicoded.commands.launch import environment, find_launcher, is_open_mpi, usable_cores
-from mpicoded.errors import one_line
+from mpicoded.errors import InputError, one_line
 from mpicoded.transport.base import Transport
 from mpicoded.transport.connect import connect
-from mpicoded.transport.launched import launched
+from mpicoded.transport.gpu import asked
+from mpicoded.transport.launched import launched, local_rank
 
 _TRIPS = 200
 _LAUNCH_SECONDS = 60
@@ -33,7 +34,7 @@ def doctor() -> int:
     hosts = transport.texts(platform.node())
     threads = transport.texts(str(_blas_threads()))
     trip = _round_trip(transport)
-    line = _line(transport, hosts)
+    line, between = _line(transport, hosts), _between_gpus(transport)
     if transport.rank != 0:
         return 0
     wrong = 0
@@ -49,6 +50,7 @@ def doctor() -> int:
         ("HDF5", _hdf5),
         ("GPU", _gpu),
         ("PyTorch", _pytorch),
+        ("GPU to GPU", lambda: (True, between)),
         ("round trip", lambda: (True, trip)),
         ("line", lambda: (True, line)),
     ):
@@ -164,6 +166,22 @@ def _driver() -> int | None:
         return None
     count, driver = ctypes.c_int(0), ctypes.CDLL(library)
     return 0 if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
+
+
+def _between_gpus(transport: Transport) -> str:
+    """What the MPI says of messages from GPU to GPU; where every rank has one, a trial too. All ranks must call it."""
+    if transport.size == 1:
+        return "not asked, as there is one process only"
+    where, lack = None, "no CuPy"
+    if importlib.util.find_spec("cupy") is not None:
+        try:
+            where, lack = processor("cuda", local_rank()), ""
+        except InputError as error:
+            lack = one_line(error)
+    if any(transport.texts(lack)) or where is None:
+        return f"{asked()[1]}; not tried, as not every rank has a GPU"
+    direct, why = transport.reach(where)
+    return f"messages can go from GPU to GPU: {why}" if direct else f"by way of the CPU: {why}"
 
 
 def _line(transport: Transport, hosts: list[str]) -> str:

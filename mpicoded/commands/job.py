@@ -172,6 +172,8 @@ class Job:
         if (error := transport.agree(error)) is not None:
             raise Refused(error)
         self._apart = next((text for text in transport.texts(self._apart) if text), "")
+        if self._trainer is not None and (way := self._trainer.settle()):
+            transport.description += f"; {way}"
 
     def _train(self, keeper: Keeper) -> int:
         """Train, if need be with another server than before."""

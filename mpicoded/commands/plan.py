@@ -67,7 +67,10 @@ def plan(config: str, ranks: int | None, overrides: Sequence[str], rates: argpar
     elif less:
         print(f"\nranks of a node have one copy of the samples: {readable_bytes(less)} less, if all are on one node")
     if experiment.compute.device != "cpu":
-        print("\nsamples and gradients are in the memory of the rank's GPU, beside a copy of those of one batch")
+        print(
+            "\nsamples, gradients and messages are in the memory of a rank's GPU, beside a copy of the samples of one "
+            "batch; so is what the server works with. Messages that go by way of the CPU are in its memory as well"
+        )
     if rates is not None:
         from mpicoded.commands.prediction import prediction
 

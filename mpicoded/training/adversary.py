@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import picked, replace
 from mpicoded.algorithms.attacks import Seen
 from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
@@ -83,7 +84,8 @@ class Adversary:
         """Replace the messages of this rank's Byzantine devices, in place.
 
         What colluding attackers know travels on an exchange of its own, which no byte counter sees: it stands
-        for what an attacker listens in on, not for traffic of the training.
+        for what an attacker listens in on, not for traffic of the training. Of messages on a GPU, those that
+        attackers see or change are fetched.
         """
         if not self.active or self._experiment.attack.tampers or not self._experiment.attack.sends:
             return
@@ -92,14 +94,15 @@ class Adversary:
         honest = None
         if self._experiment.attack.colludes:
             counts = self._coding.each * np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
-            honest = self._transport.share(messages[~mine], counts * self._transport.present, self._honest)
+            honest = self._transport.share(picked(messages, ~mine), counts * self._transport.present, self._honest)
         if mine.any():
             there = devices_on(
                 self._transport.present, self._experiment.devices
             )  # not the devices of ranks that have died
             trial = self._trial(byzantine, there, honest, round)
             seen = Seen(self._coding.each * int(there.sum()), honest, trial)
-            messages[mine] = self._experiment.attack.forge(messages[mine], seen, self._streams(mine, round))
+            own = picked(messages, mine)
+            replace(messages, mine, self._experiment.attack.forge(own, seen, self._streams(mine, round)))
 
     def tamper(self, records: Array, round: int) -> Bool[Array, " devices"] | None:
         """Change the packed records of this rank's Byzantine devices, in place; which devices send (None: all)."""

@@ -5,7 +5,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import fetched, namespace
 from mpicoded.algorithms.memories import Turn
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.algorithms.slices import WHOLE, Sums, part_edges
 from mpicoded.experiment import Experiment
@@ -50,18 +52,24 @@ class AtRoot:
         coding: Coding,
         parameters: Float[Array, " dim"],
         clock: Clock,
+        processor: Processor,
     ) -> None:
         self._experiment, self._transport, self._coding, self._clock = experiment, transport, coding, clock
+        self._processor, self._dim = processor, parameters.size
+        self._rows: Array | None = None  # on a GPU, of all messages
+        self._room: Array | None = None  # bytes, of records
         self.server: Server | None = None
         if transport.leads:
-            self.receiver = Receiver(experiment, coding, 0, experiment.devices, parameters.size)
-            self._combiner = Combiner(experiment, coding, clock, parameters.size)
+            self.receiver = Receiver(experiment, coding, 0, experiment.devices, parameters.size, processor)
+            self._combiner = Combiner(experiment, coding, clock, parameters.size, processor)
             self.server = Server(experiment, parameters, coding, self._combiner, clock)
 
     def round(self, records: Array, sent: Bool[Array, " devices"] | None, turn: Turn, nonce: int) -> int:
         """Gather, receive, combine, step."""
         with self._clock.phase("gather"):
-            gathered = self._transport.gather(records, turn.round, self._experiment.devices, sent)
+            self._processor.wait()  # what is sent from a GPU must be there
+            out = self._where(records) if self.server is not None and self._transport.size > 1 else None
+            gathered = self._transport.gather(records, turn.round, self._experiment.devices, sent, out)
         if self.server is None or gathered is None:
             return 0
         combiner = self._combiner
@@ -70,7 +78,19 @@ class AtRoot:
             self.server.note(turn.round, gathered.arrived, received.bad, received.saturated)
         outcome = combiner.combine(received.messages, received.usable, gathered.arrived, turn.round)
         self.server.step(outcome, combiner.vote, turn.round)
-        return int(gathered.arrived.sum()) * int(gathered.records.itemsize)
+        return int(gathered.arrived.sum()) * (int(gathered.records.nbytes) // len(gathered.arrived))
+
+    def _where(self, records: Array) -> Array | None:
+        """Where the records of all devices are to go, which are as these; None: anywhere."""
+        devices = self._experiment.devices
+        if not isinstance(records, np.ndarray):
+            if self._rows is None:
+                self._rows = self._processor.xp.empty((devices, self._dim), dtype=records.dtype)
+            return self._rows
+        nbytes = devices * records.itemsize
+        if self._room is None or self._room.size < nbytes:  # records of some rounds may be larger than of others
+            self._room = self._processor.room(nbytes)
+        return None if self._room is None else self._room[:nbytes].view(records.dtype)
 
     def state(self, there: Bool[Array, " devices"]) -> dict[str, Any]:
         """What server, receiver and combiner remember."""
@@ -85,8 +105,7 @@ class AtRoot:
         """The server's part alone."""
         if self.server is not None:
             self.server.restore(state)
-            self._combiner.restore(state)
-            self._combiner.previous[...] = state["previous"]
+            self._combiner.restore(state, state["previous"])
             self.receiver.memory[...] = state["memory"]
 
 
@@ -94,12 +113,13 @@ class SharedSums(Sums):
     """Sums over coordinates of which each of some ranks holds a slice, the parts firsts[r] … firsts[r + 1] - 1.
 
     Every rank gets the sums of all parts and adds them up in the same order. ``transport``, to be set before the first
-    sum, is of these ranks alone.
+    sum, is of these ranks alone. ``piece``: the most coordinates of a piece.
     """
 
     transport: Transport
 
-    def __init__(self, rank: int, edges: tuple[int, ...], firsts: Sequence[int]) -> None:
+    def __init__(self, rank: int, edges: tuple[int, ...], firsts: Sequence[int], piece: int = WHOLE.piece) -> None:
+        self.piece = piece
         self.moved = 0  # bytes, to all of these ranks, until somebody has counted them
         self._counts = np.diff(firsts)
         self._own = edges[firsts[rank] : firsts[rank + 1] + 1]
@@ -110,12 +130,13 @@ class SharedSums(Sums):
 
     def total(self, partials: Iterable[Array]) -> Array:
         """An Allgather of the parts' sums, then the same additions everywhere."""
-        mine = np.stack(list(partials))
+        parts = list(partials)
+        xp, mine = namespace(parts[0]), fetched(namespace(parts[0]).stack(parts))
         rows = mine.reshape(len(mine), -1)
         out = np.empty((int(self._counts.sum()), rows.shape[1]), rows.dtype)
         every = self.transport.share(rows, self._counts, out)
         self.moved += self.transport.size * out.nbytes
-        return WHOLE.total(list(every.reshape(-1, *mine.shape[1:])))
+        return WHOLE.total(list(xp.asarray(every.reshape(-1, *mine.shape[1:]), device=parts[0].device)))
 
 
 _STATUS = np.dtype([("bad", "?"), ("saturated", "<i8")])
@@ -133,6 +154,7 @@ class InSlices:
         coding: Coding,
         parameters: Float[Array, " dim"],
         clock: Clock,
+        processor: Processor,
         servers: int | None,
     ) -> None:
         self._experiment, self._transport, self._clock = experiment, transport, clock
@@ -146,7 +168,7 @@ class InSlices:
         self._mine = slice(int(self._columns[rank]), int(self._columns[rank + 1]))
         self._counts = block_sizes(devices, size)
         first, stop = block(devices, rank, size)
-        self._receiver = Receiver(experiment, coding, first, stop, dim)
+        self._receiver = Receiver(experiment, coding, first, stop, dim, Processor())  # slices travel from the CPU
         self._status = np.zeros(stop - first, _STATUS)
         self._slice = np.empty((devices, int(self._widths[rank])), parameters.dtype)
         self._usable = np.empty(devices, bool)
@@ -156,8 +178,8 @@ class InSlices:
         self._combiner: Combiner | None = None
         self.server: Server | None = None
         if rank < self._servers:
-            self._sums = SharedSums(rank, edges, firsts)
-            self._combiner = Combiner(experiment, coding, clock, int(self._widths[rank]), self._sums)
+            self._sums = SharedSums(rank, edges, firsts, processor.sums.piece)
+            self._combiner = Combiner(experiment, coding, clock, int(self._widths[rank]), processor, self._sums)
             if transport.leads:
                 self.server = Server(experiment, parameters, coding, self._combiner, clock)
 
@@ -199,8 +221,7 @@ class InSlices:
     def restore(self, state: dict[str, Any]) -> None:
         """On all ranks."""
         if self._combiner is not None:
-            self._combiner.restore(state)
-            self._combiner.previous[...] = state["previous"][self._mine]
+            self._combiner.restore(state, state["previous"][self._mine])
         if self.server is not None:
             self.server.restore(state)
             self._previous[...] = state["previous"]
@@ -223,9 +244,15 @@ def slice_servers(wanted: int | None, dim: int, ranks: int) -> int:
 
 
 def aggregation(
-    experiment: Experiment, transport: Transport, coding: Coding, parameters: Float[Array, " dim"], clock: Clock
+    experiment: Experiment,
+    transport: Transport,
+    coding: Coding,
+    parameters: Float[Array, " dim"],
+    clock: Clock,
+    processor: Processor,
 ) -> Aggregation:
-    """As the experiment's transport says."""
+    """As the experiment's transport says; ``processor``: where filters and rule work."""
+    words = experiment, transport, coding, parameters, clock, processor
     if isinstance(experiment.transport, Sharded):
-        return InSlices(experiment, transport, coding, parameters, clock, experiment.transport.servers)
-    return AtRoot(experiment, transport, coding, parameters, clock)
+        return InSlices(*words, experiment.transport.servers)
+    return AtRoot(*words)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpicoded.algorithms import theory
+from mpicoded.algorithms.arrays import namespace, rows
 from mpicoded.algorithms.component import known_with
 from mpicoded.algorithms.encoders import Decoder, least_squares_factors
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int
@@ -97,10 +98,11 @@ class Coding:
         self, votes: Float[Array, "devices dim"], round: int, arrived: Bool[Array, " devices"]
     ) -> Float[Array, "arrived dim"]:
         """The votes whose messages have come, of a code that does not decode."""
-        found = votes[self.messages(arrived)]
+        found = rows(votes, np.flatnonzero(self.messages(arrived)))
         encoder = self._experiment.encoder
         if encoder.reweighs and arrived.any():
-            found *= self._factors(round, arrived)[:, None].astype(found.dtype)
+            factors = self._factors(round, arrived)[:, None].astype(found.dtype)
+            found *= namespace(found).asarray(factors, device=found.device)
         return found
 
     def _factors(self, round: int, arrived: Bool[Array, " devices"]) -> Float[Array, " arrived"]:

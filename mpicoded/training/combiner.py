@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpicoded.algorithms import ordering
+from mpicoded.algorithms.arrays import namespace, rows
 from mpicoded.algorithms.chain import Chain
+from mpicoded.algorithms.processors import Processor, Twin
 from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.algorithms.slices import WHOLE, Sums
@@ -30,20 +32,42 @@ class Outcome(NamedTuple):
 class Combiner:
     """Works on all coordinates, or on those of a slice: ``sums`` says how to sum over all.
 
+    Messages, or what is decoded of them, go to the processor once, if they are not there; of what it computes the vote
+    alone comes back. Codes are decoded on the CPU.
+
     Where the transport does not wait for everyone, messages that do not come are left out; else they count as zero, and
     as lies.
     """
 
-    def __init__(self, experiment: Experiment, coding: Coding, clock: Clock, columns: int, sums: Sums = WHOLE) -> None:
-        self._experiment, self._coding, self._clock, self._sums = experiment, coding, clock, sums
+    def __init__(
+        self,
+        experiment: Experiment,
+        coding: Coding,
+        clock: Clock,
+        columns: int,
+        processor: Processor,
+        sums: Sums = WHOLE,
+    ) -> None:
+        self._experiment, self._coding, self._clock = experiment, coding, clock
+        self._processor, self._sums = processor, processor.sums if sums is WHOLE else sums
         self.leaves_out = experiment.transport.incomplete
         self.fewest = coding.fewest() if self.leaves_out else 0  # devices
         dtype = np.dtype(experiment.compute.dtype)
-        self.vote, self.previous = np.zeros(columns, dtype), np.zeros(columns, dtype)
+        self._vote, self._previous = Twin(processor, columns, dtype), Twin(processor, columns, dtype)
         self.suspicion = Suspicion(experiment.devices)
-        self.tolerance = Tolerance(experiment, coding, sums)
-        if experiment.aggregator.orders:
+        self.tolerance = Tolerance(experiment, coding, self._sums)
+        if experiment.aggregator.orders and processor.xp is np:
             ordering.expect(experiment.rounds * coding.decoder(0).votes * columns, dtype)
+
+    @property
+    def vote(self) -> Float[Array, " columns"]:
+        """The last one."""
+        return self._vote.host
+
+    @property
+    def previous(self) -> Float[Array, " columns"]:
+        """The same, or what a run goes on from."""
+        return self._previous.host
 
     def combine(
         self,
@@ -53,8 +77,10 @@ class Combiner:
         round: int,
     ) -> Outcome:
         """Turn messages, those that are not usable being zero, into ``vote``."""
-        experiment, clock, sums = self._experiment, self._clock, self._sums
+        experiment, clock, sums, processor = self._experiment, self._clock, self._sums, self._processor
         with clock.phase("decode"):
+            if not experiment.encoder.decodes:
+                messages = processor.put(messages)
             decoder = self._coding.decoder(round)
             stream = generator(experiment.seed, "code", round) if experiment.encoder.decodes else _UNUSED
             decoded = decoder.decode(messages, usable, stream)
@@ -63,7 +89,8 @@ class Combiner:
             if self.leaves_out and not arrived.all() and not experiment.encoder.decodes:
                 there = self._coding.messages(arrived)
                 decoded = decoded._replace(votes=self._coding.come(decoded.votes, round, arrived))
-            votes = decoded.votes
+            votes = processor.put(decoded.votes)
+            decoded = decoded._replace(votes=votes)
         if np.count_nonzero(arrived) < self.fewest:
             self.tolerance.skip(decoded)
             return Outcome(False, undecoded)
@@ -73,22 +100,29 @@ class Combiner:
             chain = Chain(filters, aggregator, sums)
             stream = generator(experiment.seed, "filters", round) if filters else _UNUSED
             votes, chosen = chain.filtered(votes, stream)
+            processor.wait()
         with clock.phase("aggregate"):
             if aggregator.told:
-                honest = (usable & ~lying(experiment, round))[there]
-                votes = votes[honest] if honest.any() else np.zeros_like(votes[:1])
-            chain.aggregate(votes, chosen, self.previous, self.vote)
-            self.previous[:] = self.vote
+                votes = _those(votes, (usable & ~lying(experiment, round))[there])
+            chain.aggregate(votes, chosen, self._previous.there, self._vote.there)
+            self._vote.computed()
+            self._previous.follow(self._vote)
         with clock.phase("suspect"):
             scored = arrived if self.leaves_out else np.ones(experiment.devices, bool)
-            self.suspicion.note(messages, self.vote, usable, decoded.accused, scored, sums)
+            self.suspicion.note(messages, self._vote.beside(messages), usable, decoded.accused, scored, sums)
         return Outcome(True, undecoded)
 
     def state(self) -> dict[str, Any]:
         """All that the next rounds depend on, for a checkpoint."""
         return {name: getattr(self, name).state() for name in _PARTS}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+    def restore(self, state: dict[str, Any], previous: Float[Array, " columns"]) -> None:
+        """Go on from a checkpoint, and from the vote before it."""
+        self._previous.set(previous)
         for name in _PARTS:
             getattr(self, name).restore(state[name])
+
+
+def _those(votes: Float[Array, "votes columns"], honest: Bool[Array, " votes"]) -> Float[Array, "honest columns"]:
+    """The honest votes; where there are none, a zero one."""
+    return rows(votes, np.flatnonzero(honest)) if honest.any() else namespace(votes).zeros_like(votes[:1, :])

@@ -1,6 +1,7 @@
 """What the devices of one rank compute: gradients of their subsets, encoded.
 
-Both are done where the samples are, on the CPU or a GPU; plans and messages are NumPy's.
+Both are done where the samples are, on the CPU or a GPU. Plans are NumPy's, and so are messages unless they can be sent
+from there.
 """
 
 from typing import Any, NamedTuple
@@ -77,6 +78,7 @@ class Devices:
         self, experiment: Experiment, coding: Coding, first: int, stop: int, gradients: Gradients, clock: Clock
     ) -> None:
         self.first, self.stop = first, stop
+        self.fetches = True  # messages, from where they are computed
         self._experiment, self._coding = experiment, coding
         self._gradients, self._clock = gradients, clock
         self._dtype, self._keys = np.dtype(experiment.compute.dtype), np.arange(first, stop)
@@ -121,7 +123,10 @@ class Devices:
             messages = processor.combine(plan.matrix, gradients, self._room[use])
             if spoiled is not None:
                 _spoil(messages, plan, gradients, spoiled, processor)
-            return processor.fetch(messages)
+            if self.fetches:
+                return processor.fetch(messages)
+            processor.wait()
+            return messages
 
     def _new_plan(self, round: int, draws: bool) -> Plan:
         even = self._coding.even(round, self.first, self.stop)

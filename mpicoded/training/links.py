@@ -110,6 +110,7 @@ class Uplink:
     ) -> tuple[Array, Bool[Array, " devices"] | None]:
         """What each device sends in this round, and which of them do (None: all). The messages are used up.
 
+        Where they are on a GPU and dense, they are what is sent (see ``route``).
         ``before``: the messages at the previous parameters, where the memory looks back. ``keys``: what each message
         says; those of one key are compressed by the same random numbers.
         """
@@ -122,7 +123,9 @@ class Uplink:
         with self._clock.phase("compress"):
             streams = Streams(experiment.seed, turn.round, keys, nonce)
             memory.residual(messages, self._state, turn)
-            records = turn.compressor.compress(messages, streams, None if turn.dense else self._records)
+            records = messages  # what goes from GPU to GPU is no record
+            if isinstance(messages, np.ndarray) or not experiment.sends_vectors:
+                records = turn.compressor.compress(messages, streams, None if turn.dense else self._records)
         with self._clock.phase("attack"):
             sent = self.adversary.tamper(records, turn.round)
             if self._mishaps.silence(turn.round):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import replace, rows
 from mpicoded.algorithms.memories import Turn
 from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
@@ -77,12 +78,17 @@ class Trainer:
         gradients = Gradients(experiment.model, samples.shards, dim, description.classes)
         self._evaluator = Evaluator(transport, description, gradients, samples.holders, samples.test)
         coding = Coding(experiment, description.subsets)
+        self._processor = gradients.processor
         self.devices = Devices(experiment, coding, first, stop, gradients, self.clock)
+        if experiment.compute.device != "cpu":
+            from mpicoded.training import route
+
+            self.devices.fetches = not route.packs_there(experiment)
         self.downlink = Downlink(experiment, transport, dim)
         adversary = Adversary(experiment, transport, coding, dim, dtype)
         self._mishaps = Mishaps(experiment, transport.rank, self.clock)
         self.uplink = Uplink(experiment, transport, coding, adversary, self._mishaps, dim, self.clock)
-        self.aggregation = aggregation(experiment, transport, coding, self.parameters, self.clock)
+        self.aggregation = aggregation(experiment, transport, coding, self.parameters, self.clock, self._processor)
         self.server = self.aggregation.server
         self._total = coding.each * experiment.devices
         self._told_before = np.zeros(dim if experiment.memory.looks_back else 0, dtype)
@@ -91,6 +97,19 @@ class Trainer:
         self.where = "before the first round"
         self.history = History(transport)  # the server's
         self._about_ranks = np.zeros((transport.size, len(PHASES) + len(_MEMORY)))
+
+    def settle(self) -> str:
+        """Find out how messages get from GPUs to the server's, which takes all ranks; in words.
+
+        Without it they go by way of the CPUs.
+        """
+        if self.experiment.compute.device == "cpu":
+            return ""
+        from mpicoded.training import route
+
+        direct, why = route.find(self.experiment, self.transport, self._processor)
+        self.devices.fetches = not (direct or route.packs_there(self.experiment))
+        return f"messages go {'from GPU to GPU' if direct else 'by way of the CPU'} ({why})"
 
     def train(
         self,
@@ -243,7 +262,7 @@ class Trainer:
         messages = self.devices.messages(plan, round, parameters, spoiled=spoiled, use=use)
         if (mislabelled := self.uplink.adversary.mislabelled(round)) is not None:
             wrong = self.devices.messages(plan, round, parameters, wrong=True, use="mislabelled")
-            messages[mislabelled] = wrong[mislabelled]
+            replace(messages, mislabelled, rows(wrong, np.flatnonzero(mislabelled)))
         return messages
 
     def _told(self) -> Bool[Array, " devices"]:

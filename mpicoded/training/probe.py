@@ -182,7 +182,7 @@ def _sending(what: Probe) -> dict[str, Line]:
         adversary = Adversary(experiment, transport, *parts, what.dtype)
         mishaps = Mishaps(msgspec.structs.replace(experiment, faults=()), rank, clock)
         uplink = Uplink(experiment, transport, what.coding, adversary, mishaps, dim, clock)
-        receiver = Receiver(experiment, what.coding, first, stop, dim)
+        receiver = Receiver(experiment, what.coding, first, stop, dim, processor(experiment.compute.device, 0))
         found, _ = timed(clock, *_records(what, uplink, receiver, first, stop, clock))
         lies = int(np.count_nonzero(what.liars[first:stop]))
         units.append({"compress": stop - first, "attack": lies, "decompress": stop - first})

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from mpicoded.algorithms.component import VotesTaker, nested
+from mpicoded.algorithms.processors import processor
 from mpicoded.algorithms.shapes import Array, Float
 from mpicoded.algorithms.slices import WHOLE, Sums
 from mpicoded.errors import InputError
@@ -199,10 +200,11 @@ def _combining(
 ) -> tuple[dict[str, Line], dict[str, list[int]], float]:
     """The combiner's phases with the votes of this experiment; sums as with those of the whole one."""
     rows, dtype = coding.each * experiment.devices, np.dtype(experiment.compute.dtype)
+    where = processor(experiment.compute.device, 0)
     usable, arrived = np.ones(rows, bool), np.ones(experiment.devices, bool)
 
     def make(columns: int, clock: Clock, sums: Sums = WHOLE) -> Callable[[], object]:
-        combiner, votes = Combiner(experiment, coding, clock, columns, sums), noise(rows, columns, dtype)
+        combiner, votes = Combiner(experiment, coding, clock, columns, where, sums), noise(rows, columns, dtype)
         faults, counts = Faults(experiment.devices, 0), np.zeros(experiment.devices, np.int64)
 
         def call() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import fetched, namespace, squared_lengths
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.algorithms.slices import WHOLE, Sums
 from mpicoded.algorithms.spread import deviations
@@ -41,7 +42,7 @@ class Suspicion:
     ) -> None:
         """Take in the messages of a round, ordered by device, and what came out. ``scored``: of these devices.
 
-        ``sums``: over all coordinates, where these are some of them.
+        ``sums``: over all coordinates, where these are some of them. The vote is in the same memory as the messages.
         """
         devices = len(self._squares)
         if not usable.any():
@@ -53,15 +54,7 @@ class Suspicion:
             self._squares[(accused | absent) & scored] += _MOST**2
             return
 
-        # The votes are read once. What cancels in ||x||^2 - 2 x.v + ||v||^2 is far below any honest distance unless all
-        # honest votes are equal, and then any lie is far above it.
-        def products(piece: slice) -> Array:
-            some, part = messages[:, piece], vote[piece]
-            found = np.empty((3, len(messages)), vote.dtype)
-            found[0], found[1], found[2] = some @ part, np.vecdot(some, some), part @ part
-            return found
-
-        found = sums.over(len(vote), products)
+        found = fetched(sums.over(len(vote), lambda piece: _products(messages[:, piece], vote[piece])))
         masks = usable.tobytes(), scored.tobytes()
         if self._count == len(self._waiting) or self._masks != masks:
             self._score()
@@ -101,3 +94,14 @@ class Suspicion:
         """Over the rounds so far."""
         self._score()
         return np.sqrt(self._squares / np.maximum(self._rounds, 1))
+
+
+def _products(messages: Float[Array, "messages columns"], vote: Float[Array, " columns"]) -> Float[Array, "3 messages"]:
+    """Of each message with the vote, with itself, and of the vote with itself: the messages are read once.
+
+    What cancels in ||x||^2 - 2 x.v + ||v||^2 is far below any honest distance unless all honest votes are equal, and
+    then any lie is far above it.
+    """
+    found = namespace(messages).empty((3, len(messages)), dtype=vote.dtype)
+    found[0, :], found[1, :], found[2, :] = messages @ vote, squared_lengths(messages), vote @ vote
+    return found

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.shapes import Array, Bool, Int
 
 TEXT_BYTES = 1024  # longest text that ranks exchange, in UTF-8
@@ -49,6 +50,13 @@ class Patience(NamedTuple):
     quickest: int | None = None  # devices whose messages end the waiting
     fewest: int = 0  # devices without whose messages the waiting does not end
     survives: bool = False
+
+
+class Reach(NamedTuple):
+    """Whether messages may go from where they are computed to where they are aggregated without the CPU."""
+
+    direct: bool
+    why: str
 
 
 class RanksMissing(Exception):
@@ -114,12 +122,19 @@ class Transport(Protocol):
         """Copy the server's array into everyone's, in place."""
 
     def gather(
-        self, records: Array, round: int, devices: int, sent: Bool[Array, " records"] | None = None
+        self,
+        records: Array,
+        round: int,
+        devices: int,
+        sent: Bool[Array, " records"] | None = None,
+        out: Array | None = None,
     ) -> Gathered | None:
         """Bring the records of all ``devices`` to the server, in device order; the others get None.
 
         Ranks host contiguous blocks of devices (see ``block``). ``sent``: which of this rank's devices send at all;
-        the records of the others do not travel.
+        the records of the others do not travel. ``out``: where the server may put them. Where ``reach`` says so, rows
+        of vectors on GPUs are gathered like records, into such rows, if all devices send; nothing may be under way
+        on the GPU.
         """
 
     def share(self, rows: Array, counts: Array, out: Array) -> Array:
@@ -133,6 +148,12 @@ class Transport(Protocol):
 
         (counts[r], dim) rows come from rank r, and columns edges[r] … edges[r + 1] - 1 go there. Only where nobody can
         be late or lost.
+        """
+
+    def reach(self, processor: Processor) -> Reach:
+        """Whether it takes buffers from the memory of the ranks' processors, GPUs: all ranks must ask.
+
+        It has been tried out where it does.
         """
 
     def lowest(self, count: int) -> "Transport | None":

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.shapes import Array, Bool
-from mpicoded.transport.base import Gathered, Loss, Node, Order, Patience, ServerLost, Transport
+from mpicoded.transport.base import Gathered, Loss, Node, Order, Patience, Reach, ServerLost, Transport
 
 
 class LocalTransport:
@@ -40,7 +41,12 @@ class LocalTransport:
         """Nothing to copy."""
 
     def gather(
-        self, records: Array, round: int, devices: int, sent: Bool[Array, " records"] | None = None
+        self,
+        records: Array,
+        round: int,
+        devices: int,
+        sent: Bool[Array, " records"] | None = None,
+        out: Array | None = None,
     ) -> Gathered | None:
         """The records themselves."""
         return Gathered(records, np.ones(len(records), bool) if sent is None else sent)
@@ -52,6 +58,10 @@ class LocalTransport:
     def exchange(self, rows: Array, counts: Array, edges: Array, out: Array) -> None:
         """The rows themselves."""
         out[...] = rows
+
+    def reach(self, processor: Processor) -> Reach:
+        """Nothing moves."""
+        return Reach(True, "there is one process")
 
     def lowest(self, count: int) -> Transport | None:
         """Itself."""

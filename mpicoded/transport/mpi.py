@@ -14,6 +14,7 @@ from typing import Any
 import mpi4py
 import numpy as np
 
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.shapes import Array, Bool
 from mpicoded.errors import InputError
 from mpicoded.transport.base import (
@@ -23,6 +24,7 @@ from mpicoded.transport.base import (
     Node,
     Order,
     Patience,
+    Reach,
     Transport,
     decode_text,
     encode_text,
@@ -92,7 +94,12 @@ class MpiTransport:
         self._comm.Bcast(self._items(array.reshape(-1)))
 
     def gather(
-        self, records: Array, round: int, devices: int, sent: Bool[Array, " records"] | None = None
+        self,
+        records: Array,
+        round: int,
+        devices: int,
+        sent: Bool[Array, " records"] | None = None,
+        out: Array | None = None,
     ) -> Gathered | None:
         """A Gather of the headers, then a Gatherv of the records that are sent; straight into place where all are."""
         if sent is not None and sent.all():
@@ -111,18 +118,21 @@ class MpiTransport:
             return None
         counts, arrived, wish = headers.read(round)
         self.heard = max(self.heard, wish)
-        if self._received.size < devices * records.itemsize:  # records of some rounds may be larger than of others
-            self._received = np.empty(devices * records.itemsize, np.uint8)
-        everyone = self._received[: devices * records.itemsize].view(records.dtype)
+        if out is None:
+            if self._received.size < devices * records.itemsize:  # records of some rounds may be larger than of others
+                self._received = np.empty(devices * records.itemsize, np.uint8)
+            out = self._received[: devices * records.itemsize].view(records.dtype)
         if arrived is None:
-            self._gatherv(records, counts, everyone)
-            return Gathered(everyone, np.ones(devices, bool))
-        if self._dense.size < self._received.size:
-            self._dense = np.empty_like(self._received)
+            self._gatherv(records, counts, out)
+            return Gathered(out, np.ones(devices, bool))
+        if not isinstance(out, np.ndarray):
+            raise RuntimeError(f"in round {round} devices are silent, but messages go from GPU to GPU")
+        if self._dense.size < out.nbytes:
+            self._dense = np.empty(out.nbytes, np.uint8)
         dense = self._dense[: int(counts.sum()) * records.itemsize].view(records.dtype)
         self._gatherv(records, counts, dense)
-        everyone[arrived] = dense
-        return Gathered(everyone, arrived)
+        out[arrived] = dense
+        return Gathered(out, arrived)
 
     def share(self, rows: Array, counts: Array, out: Array) -> Array:
         """An Allgatherv of rows."""
@@ -164,6 +174,19 @@ class MpiTransport:
             for r in range(self.size)
         ]
         return sends.astype(int), sent, takes.astype(int), taken
+
+    def reach(self, processor: Processor) -> Reach:
+        """Tried where the libraries of all ranks say that they do: elsewhere it could end a process."""
+        from mpicoded.transport.gpu import asked, tried
+
+        info = MPI.COMM_WORLD.Get_info()
+        yes, said = asked(info.Get("mpi_memory_alloc_kinds") or "")
+        info.Free()
+        if (no := self.agree(None if yes else said)) is not None:
+            return Reach(False, no)
+        if (wrong := self.agree(tried(self._comm, processor) or None)) is not None:
+            return Reach(False, f"{said}, but {wrong}")
+        return Reach(True, f"{said}, and a trial was right")
 
     def lowest(self, count: int) -> Transport | None:
         """A communicator of their own."""

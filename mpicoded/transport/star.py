@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.shapes import Array, Bool
 from mpicoded.errors import InputError
 from mpicoded.transport.base import (
@@ -26,6 +27,7 @@ from mpicoded.transport.base import (
     Order,
     Patience,
     RanksMissing,
+    Reach,
     ServerLost,
     Transport,
     answer_layout,
@@ -86,7 +88,12 @@ class StarTransport(MpiTransport):
             self._receive(array, Tag.PAYLOAD)
 
     def gather(
-        self, records: Array, round: int, devices: int, sent: Bool[Array, " records"] | None = None
+        self,
+        records: Array,
+        round: int,
+        devices: int,
+        sent: Bool[Array, " records"] | None = None,
+        out: Array | None = None,
     ) -> Gathered | None:
         """What arrives in time; the server waits as it was told to."""
         sent = np.ones(len(records), bool) if sent is None else sent
@@ -136,6 +143,10 @@ class StarTransport(MpiTransport):
         """Change how long to wait."""
         self._patience = self._hub.patience = patience
         return self
+
+    def reach(self, processor: Processor) -> Reach:
+        """What may come late is received into the CPU's memory."""
+        return Reach(False, "messages may be late or lost")
 
     def _block(self, rank: int) -> slice:
         """The devices that a rank hosts."""

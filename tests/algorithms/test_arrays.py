@@ -111,11 +111,11 @@ def test_unusable_votes_become_zero_and_are_counted(value, library):
     votes[2, 1] = value
     votes[4] = value
     arrived = np.ones(6, bool)
-    result, bad = replace_unusable(library.asarray(votes.copy()), library.asarray(arrived), len(votes))
+    result, bad = replace_unusable(library.asarray(votes.copy()), arrived, len(votes))
     expected = votes.copy()
     expected[[2, 4]] = 0.0
     np.testing.assert_array_equal(np.asarray(result), expected)
-    assert np.asarray(bad).tolist() == [False, False, True, False, True, False]
+    assert bad.tolist() == [False, False, True, False, True, False]
 
 
 def test_missing_votes_become_zero_and_are_not_bad():

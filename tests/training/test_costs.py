@@ -4,6 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.slices import part_edges
 from mpicoded.configs import decode
 from mpicoded.data import datasets, layout
@@ -285,7 +286,7 @@ def test_sums_are_counted_as_they_travel(described, name, filtered):
     counted = probe.measure(probe.probe(experiment, described, coding), counts=True).sums
     sums = SharedSums(0, part_edges(dim), [0, 3])
     sums.transport = LocalTransport()
-    combiner = Combiner(experiment, coding, Clock(), dim, sums)
+    combiner = Combiner(experiment, coding, Clock(), dim, Processor(), sums)
     votes = probe_votes.noise(12, dim, np.dtype(np.float64))
     combiner.combine(votes, np.ones(12, bool), np.ones(12, bool), 0)
     assert sums.moved == 3 * 8 * sum(sum(numbers) for numbers in counted.values()) > 0

@@ -4,12 +4,17 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
-from mpicoded.algorithms import processors
+from mpicoded.algorithms import aggregators, filters, processors
+from mpicoded.algorithms.chain import Chain
+from mpicoded.algorithms.component import members
 from mpicoded.algorithms.processors import Cuda
+from mpicoded.algorithms.slices import LONG
 from mpicoded.cli import main
 from mpicoded.configs import decode
 from mpicoded.data import datasets, layout
@@ -18,13 +23,29 @@ from mpicoded.training.loop import Trainer
 from mpicoded.transport.launched import local_rank
 from mpicoded.transport.local import LocalTransport
 
-STANDIN = Path(__file__).with_name("standin")
 ROUNDS = 6
+WIDE = 9000  # features: more than a piece of the CPU's
 LAD = {"allocation": {"name": "cyclic", "redundancy": 5}}
 CRA_DL = {"allocation": {"name": "balanced", "redundancy": 6}}
 LABEL_FLIP = {"attack": {"name": "label_flip"}}
 SUBSET = {"attack": {"name": "code_aware", "lies": "subset", "scale": -3.0}}
 COMPRESSED = {"compressor": {"name": "rand_k", "kept": 4}}
+KRUM = {"aggregator": {"name": "krum", "byzantine": 2}}
+FIELDS = {"byzantine": 2, "tau": 1.0}
+
+
+def tables_of(choice: Any) -> dict[str, dict[str, Any]]:
+    """A config's table for every member of a family."""
+    each = members(choice).items()
+    return {
+        name: {"name": name} | {field: FIELDS[field] for field in cls.__struct_fields__ if field in FIELDS}
+        for name, cls in each
+    }
+
+
+RULES, FILTERS = tables_of(aggregators.Choice), tables_of(filters.Choice)
+SHARED = {"compressor": {"name": "rand_k", "kept": 4, "shared": True}}
+CODE = LAD | {"encoder": {"name": "cyclic_code"}, "aggregator": {"name": "mean"}}
 RUNS = {
     "LAD, linear": ("linear", LAD),
     "LAD, softmax": ("ragged", LAD),
@@ -39,11 +60,25 @@ RUNS = {
     "a spoiled subset": ("linear", LAD | SUBSET),
     "float32": ("ragged", LAD | {"compute": {"dtype": "float32"}}),
     "compressed": ("linear", LAD | COMPRESSED),
+    "compressed, shared": ("linear", LAD | SHARED),
+    "compressed, shorter": ("linear", LAD | {"compressor": {"name": "rand_k", "kept": 4, "dtype": "float32"}}),
+    "compressed, colluding": ("linear", LAD | COMPRESSED | {"attack": {"name": "alie"}}),
+    "compressed, a record changed": ("linear", LAD | COMPRESSED | {"attack": {"name": "bit_flip", "bits": 1}}),
+    "compressed, a code": ("linear", CODE | SHARED),
+    "top_k": ("linear", LAD | {"compressor": {"name": "top_k", "kept": 4}}),
     "out of core, linear": ("linear", LAD, {"memory": "1 kB"}),
     "out of core, softmax": ("ragged", CRA_DL, {"memory": "55 kB"}),
     "a memory that looks back": ("ragged", CRA_DL | COMPRESSED | {"memory": {"name": "marina"}}, {"batch_size": 4}),
-    "a code that is decoded": ("linear", LAD | {"encoder": {"name": "cyclic_code"}, "aggregator": {"name": "mean"}}),
+    "server momentum": ("linear", LAD | {"memory": {"name": "server_momentum", "beta": 0.5}}),
+    "sharded": ("wide", {"transport": {"name": "sharded"}, **KRUM}),
+    "an estimate": ("linear", {"aggregator": {"name": "trimmed_mean", "byzantine": "auto"}}),
+    **{f"rule {name}": ("wide", {"aggregator": table}) for name, table in RULES.items()},
+    **{f"filter {name}": ("wide", {"filters": [table], **KRUM}) for name, table in FILTERS.items()},
+    "a code that is decoded": ("linear", CODE),
 }
+
+
+STAYING = ["CRA-DL, softmax", "label_flip, softmax", "a spoiled subset", "float32", "rule krum"]
 
 
 def seen() -> int:
@@ -55,9 +90,10 @@ def seen() -> int:
 def paths(tmp_path_factory) -> dict[str, str]:
     """A linear problem, one of single samples, and ragged classification with empty subsets and a test split."""
     folder = tmp_path_factory.mktemp("data")
-    made = {name: str(folder / f"{name}.h5") for name in ("linear", "single", "ragged")}
+    made = {name: str(folder / f"{name}.h5") for name in ("linear", "single", "wide", "ragged")}
     datasets.linear_regression(made["linear"], subsets=15, features=7, samples_per_subset=3, seed=1)
     datasets.linear_regression(made["single"], subsets=15, features=7, seed=1)
+    datasets.linear_regression(made["wide"], subsets=15, features=WIDE, samples_per_subset=2, seed=1)
     rng = np.random.default_rng(5)
     test = (rng.standard_normal((600, 6)), rng.integers(0, 4, 600))
     samples = datasets.Samples(rng.standard_normal((400, 6)), rng.integers(0, 4, 400), 4, test=test)
@@ -67,19 +103,6 @@ def paths(tmp_path_factory) -> dict[str, str]:
     assert (sizes == 0).any()
     assert len(set(sizes)) > 8  # padded
     return made
-
-
-@pytest.fixture
-def standin(monkeypatch):
-    """CuPy, as far as any test can tell without a GPU; and away with it."""
-    monkeypatch.syspath_prepend(STANDIN)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    installed = {name: sys.modules.pop(name, None) for name in ("cupy", "cupyx")}
-    yield importlib.import_module("cupy")
-    for name, module in installed.items():
-        sys.modules.pop(name, None)
-        if module is not None:
-            sys.modules[name] = module
 
 
 def trainer_of(paths: dict[str, str], run: str, device: str) -> Trainer:
@@ -95,7 +118,7 @@ def trainer_of(paths: dict[str, str], run: str, device: str) -> Trainer:
         "model": {"name": model},
         "attack": {"name": "sign_flip"},
         "aggregator": {"name": "trimmed_mean", "byzantine": 2},
-        "optimizer": {"step_size": 0.1 if data == "ragged" else 1e-4},
+        "optimizer": {"step_size": {"ragged": 0.1, "wide": 1e-7}.get(data, 1e-4)},
     }
     tables = tables | {"compute": tables.get("compute", {}) | {"device": device}}
     experiment, description = decode(settings | tables, "test"), layout.describe(paths[data])
@@ -103,19 +126,21 @@ def trainer_of(paths: dict[str, str], run: str, device: str) -> Trainer:
     return Trainer(experiment, description, LocalTransport())
 
 
-def trained(paths: dict[str, str], run: str, device: str) -> tuple[dict[str, list[float]], np.ndarray]:
-    """What training has measured, and the parameters at its end."""
+def trained(paths: dict[str, str], run: str, device: str, stay: bool) -> tuple[dict[str, list[float]], np.ndarray]:
+    """What training has measured, and the parameters at its end. ``stay``: messages do, on the GPU."""
     rows, trainer = [], trainer_of(paths, run, device)
+    if stay:
+        assert "from GPU to GPU" in trainer.settle()
     trainer.train(lambda progress: rows.append(progress.row))
     names = ("loss", "gradient_norm", *(["accuracy"] if "accuracy" in rows[0] else []))
     return {name: [row[name] for row in rows] for name in names}, trainer.parameters
 
 
-def assert_same_as_on_the_cpu(paths: dict[str, str], run: str) -> None:
-    expected, end = trained(paths, run, "cpu")
-    measured, found = trained(paths, run, "cuda")
+def assert_same_as_on_the_cpu(paths: dict[str, str], run: str, stay: bool = False, most: float = 1e-12) -> None:
+    expected, end = trained(paths, run, "cpu", stay=False)
+    measured, found = trained(paths, run, "cuda", stay)
     assert len(set(expected["loss"])) == len(expected["loss"])  # it moves
-    tolerance = 1e-4 if run == "float32" else 1e-12
+    tolerance = 1e-4 if run == "float32" else most
     for name, values in expected.items():
         np.testing.assert_allclose(measured[name], values, rtol=tolerance, err_msg=name)
     np.testing.assert_allclose(found, end, rtol=tolerance, atol=tolerance)
@@ -132,7 +157,19 @@ def test_a_run_on_the_stand_in_is_that_on_the_cpu(paths, standin, run):
 @pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")
 @pytest.mark.parametrize("run", RUNS)
 def test_a_run_on_a_gpu_is_that_on_the_cpu(paths, run):
-    assert_same_as_on_the_cpu(paths, run)
+    assert_same_as_on_the_cpu(paths, run, most=1e-9)
+
+
+@pytest.mark.parametrize("run", STAYING)
+def test_messages_stay_on_the_stand_in_of_one_process(paths, standin, run):
+    assert_same_as_on_the_cpu(paths, run, stay=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")
+@pytest.mark.parametrize("run", STAYING)
+def test_messages_stay_on_the_gpu_of_one_process(paths, run):
+    assert_same_as_on_the_cpu(paths, run, stay=True, most=1e-9)
 
 
 def test_samples_and_gradients_are_on_the_gpu_and_messages_are_not(paths, standin):
@@ -146,6 +183,51 @@ def test_samples_and_gradients_are_on_the_gpu_and_messages_are_not(paths, standi
     messages = devices.messages(devices.plan(0), 0, trainer.parameters)
     assert type(messages) is np.ndarray
     assert messages.flags.writeable
+
+
+@pytest.mark.parametrize("run", [name for name in RUNS if name.startswith(("rule", "filter")) or name == "sharded"])
+def test_the_votes_go_to_the_gpu_once_a_round_and_stay_there(paths, standin, run):
+    trainer = trainer_of(paths, run, "cuda")
+    trainer._round(0)
+    standin.moved.clear()
+    trainer._round(1)
+    votes = [way for way, shape in standin.moved if shape == (15, WIDE)]
+    assert votes == ["down", "up"]  # the messages of the rank, the votes of all
+    vectors = [way for way, shape in standin.moved if shape == (WIDE,)]
+    assert vectors == ["up", "down"]  # parameters, vote
+    assert all(np.prod(shape) <= 2 * 16 * 16 for _, shape in standin.moved if shape not in ((15, WIDE), (WIDE,)))
+
+
+@pytest.mark.parametrize("run", ["compressed", "compressed, shared"])
+def test_of_compressed_messages_records_alone_are_moved(paths, standin, run):
+    trainer = trainer_of(paths, run, "cuda")
+    trainer._round(0)
+    standin.moved.clear()
+    trainer._round(1)
+    forged = [(way, shape) for way, shape in standin.moved if shape == (2, 7)]
+    assert forged == [("down", (2, 7)), ("up", (2, 7))]  # those of the two attackers
+    assert not [shape for _, shape in standin.moved if shape[0] > 2 and shape[-1] == 7 and len(shape) == 2]
+
+
+def test_a_run_goes_on_from_the_vote_before_a_checkpoint(paths, standin):
+    whole, first, second = (trainer_of(paths, "rule centered_clipping", "cuda") for _ in range(3))
+    for trainer, rounds in ((whole, range(4)), (first, range(2))):
+        for round in rounds:
+            trainer._round(round)
+    second.restore(2, first.state() | {"devices": first.uplink.state()})
+    for round in (2, 3):
+        second._round(round)
+    np.testing.assert_array_equal(second.parameters, whole.parameters)
+
+
+def test_a_rule_of_a_plug_in_that_knows_whole_votes_only_works_there(standin):
+    class Whole(aggregators.Mean):
+        def aggregate(self, votes, previous=None, out=None):
+            return super().aggregate(votes, previous, out)
+
+    votes, found = standin.asarray(np.arange(12.0).reshape(3, 4)), standin.empty(4)
+    Chain((), Whole(), LONG).aggregate(votes, None, found, found)
+    np.testing.assert_array_equal(found.get(), [4, 5, 6, 7])
 
 
 @pytest.mark.parametrize("run", ["out of core, linear", "out of core, softmax"])
@@ -254,6 +336,26 @@ def test_all_ranks_refuse_alike(program, paths, tmp_path):
     assert first[1].count("\n") == 1
     assert not second[1]
     assert "x.h5" not in first[2]
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_messages_go_from_gpu_to_gpu_where_the_mpi_can(program, paths, ranks):
+    ended = program.python(Path(__file__).with_name("gpu_ranks.py"), paths["linear"], ranks=ranks)
+    assert ended.code == 0, ended.err
+    assert ended.out.count("all good") == ranks
+
+
+def test_the_log_and_the_result_say_how_messages_go(words, standin, capsys):
+    assert main(words) == 0
+    said = "MPI: none (one process); messages go from GPU to GPU (there is one process)"
+    assert said in capsys.readouterr().out
+    with h5py.File("x.h5") as file:
+        assert f"MPI: {file.attrs['mpi']}" == said
+    assert main([*words, "-o", "y.h5", "--compressor.name", "sign"]) == 0
+    assert "messages go by way of the CPU (compressor sign works on the CPU)" in capsys.readouterr().out
+    assert main([*words, "-o", "z.h5", "--compute.device", "cpu"]) == 0
+    assert "messages go" not in capsys.readouterr().out
 
 
 def test_replicas_that_are_compared_bit_by_bit_need_the_cpu(paths):

@@ -1,6 +1,6 @@
 """What all compressors share, dense messages, and how the server takes records that nobody vouches for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -28,6 +28,8 @@ class Compressor(Component):
     """Bits of a record, for dim p and b bits a float."""
     error: ClassVar[str] = ""
     """Unbiased with which delta, or biased with which contraction."""
+    on_gpu: ClassVar[bool] = False
+    """Whether vectors may be on a GPU too, ``out`` of ``decompress`` likewise. Records are NumPy's."""
 
     @classmethod
     def facts(cls) -> list[str]:
@@ -144,16 +146,21 @@ def receive(
     arrived: Bool[Array, " messages"],
     devices: int,
     out: Float[Array, "messages dim"] | None = None,
+    put: Callable[[Array], Array] = lambda vectors: vectors,
 ) -> tuple[Float[Array, "messages dim"], Bool[Array, " messages"]]:
     """The vectors of records that nobody vouches for, and which records were bad although they arrived.
 
     Every vector is finite, and short enough that distances between ``devices`` of them are: those of bad and of
-    missing records are zero.
+    missing records are zero. ``out``: where the vectors are put, in its type; ``put`` takes them on from there, to
+    where they are looked at.
     """
     with np.errstate(all="ignore"):  # a bad record may hold anything
         sound = compressor.sound(records, dim)
         vectors = compressor.decompress(records, dim, streams, out)
-    vectors, unusable = replace_unusable(vectors, arrived & sound, devices)
+        if out is not None and vectors is not out:  # a compressor may make new ones
+            out[...] = vectors
+            vectors = out
+    vectors, unusable = replace_unusable(put(vectors), arrived & sound, devices)
     return vectors, arrived & (~sound | unusable)
 
 

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import fetched, namespace
 from mpicoded.algorithms.component import Component, PositiveCount
 from mpicoded.algorithms.compressors.base import Compressor, WireFloat, at_limit, blocks, check_wire, to_wire
 from mpicoded.algorithms.compressors.packing import pack_bits, packed_bytes, unpack_bits
@@ -25,6 +26,7 @@ class RandK(Compressor):
     wire: ClassVar[str] = "kept × b"
     cost: ClassVar[str] = f"{wire} bits a message; kept random numbers"
     error: ClassVar[str] = "unbiased, delta = p/kept - 1 (shared: one error common to all devices)"
+    on_gpu: ClassVar[bool] = True
     kept: PositiveCount
     shared: bool = False
     dtype: WireFloat | None = None
@@ -50,14 +52,17 @@ class RandK(Compressor):
         values = records["values"]
         if self.shared:
             places = self._places(streams.shared(), dim)[0]
-            if values.dtype == vectors.dtype and values.flags.c_contiguous:
+            if not isinstance(vectors, np.ndarray):
+                xp = namespace(vectors)
+                to_wire(fetched(xp.take(vectors, xp.asarray(places, device=vectors.device), axis=1)), values)
+            elif values.dtype == vectors.dtype and values.flags.c_contiguous:
                 np.take(vectors, places, axis=1, out=values, mode="clip")
             else:
                 to_wire(np.take(vectors, places, axis=1), values)
             return records
         for rows in blocks(count, 2 * self.kept):
             places = self._places(streams.of(streams.ids[rows]), dim)
-            to_wire(vectors[rows].take(_flat(places, dim)), values[rows])
+            to_wire(_taken(vectors[rows], _flat(places, dim)), values[rows])
         return records
 
     def decompress(
@@ -67,14 +72,15 @@ class RandK(Compressor):
         if out is None:
             out = np.empty((len(records), dim))
         scale = out.dtype.type(dim / self.kept)
-        out.fill(0)
+        out[...] = 0
         if self.shared:
-            places = self._places(streams.shared(), dim)[0]
-            out[:, places] = _scaled(records["values"], scale)
+            places, values = self._places(streams.shared(), dim)[0], _scaled(records["values"], scale)
+            xp = namespace(out)
+            out[:, xp.asarray(places, device=out.device)] = xp.asarray(values, device=out.device)
             return out
         for rows in blocks(len(records), 2 * self.kept):
             places = self._places(streams.of(streams.ids[rows]), dim)
-            out[rows].put(_flat(places, dim), _scaled(records["values"][rows], scale))
+            _put(out[rows], _flat(places, dim), _scaled(records["values"][rows], scale))
         return out
 
     def saturated(self, records: Array) -> Int[Array, " messages"]:
@@ -163,6 +169,26 @@ def _place_bits(dim: int) -> int:
 def _flat(places: Integer[Array, "rows kept"], dim: int) -> Int[Array, "rows kept"]:
     """Places in rows of ``dim`` numbers one after the other: ``take`` and ``put`` are fastest with these."""
     return places + dim * np.arange(len(places))[:, None]
+
+
+def _taken(vectors: Float[Array, "rows dim"], flat: Int[Array, "rows kept"]) -> Float[Array, "rows kept"]:
+    """The numbers at flat places, as NumPy's."""
+    if isinstance(vectors, np.ndarray):
+        return vectors.take(flat)
+    xp = namespace(vectors)
+    found = xp.take(xp.reshape(vectors, (-1,)), xp.asarray(flat.ravel(), device=vectors.device), axis=0)
+    there: Array = fetched(found)
+    return there.reshape(flat.shape)
+
+
+def _put(out: Float[Array, "rows dim"], flat: Int[Array, "rows kept"], values: Float[Array, "rows kept"]) -> None:
+    """NumPy's numbers to flat places."""
+    if isinstance(out, np.ndarray):
+        out.put(flat, values)
+        return
+    xp = namespace(out)
+    numbers = xp.reshape(out, (-1,))  # the same memory
+    numbers[xp.asarray(flat.ravel(), device=out.device)] = xp.asarray(values.ravel(), device=out.device)
 
 
 def _scaled(values: Array, scale: Any) -> Array:

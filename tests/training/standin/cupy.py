@@ -9,11 +9,13 @@ import os
 import platform
 import sys
 
+import hosted
 import numpy as np
 from array_api_compat import numpy as standard
 
 __version__ = "0 (a stand-in)"
 _SELF = sys.modules[__name__]
+moved = []  # "up" or "down", and the shape, of every copy between the two memories
 
 
 class Array:
@@ -24,10 +26,24 @@ class Array:
     def __init__(self, data):
         self._data = data
         self.shape, self.dtype, self.size, self.nbytes = data.shape, data.dtype, data.size, data.nbytes
-        self.itemsize, self.ndim, self.device = data.itemsize, data.ndim, "gpu"
+        self.itemsize, self.ndim, self.device, self.strides = data.itemsize, data.ndim, "gpu", data.strides
 
     def __array__(self, *words, **more):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
+
+    # No buffer protocol: as CuPy's, they reach MPI as what they say they are, memory of a GPU.
+
+    def __dlpack__(self, stream=None, **more):
+        assert stream == -1  # mpi4py leaves it to us to wait
+        return self._data.__dlpack__(**more)
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    @property
+    def __cuda_array_interface__(self):
+        there = self._data.__array_interface__
+        return {name: there[name] for name in ("shape", "typestr", "data", "strides")} | {"version": 3, "stream": 1}
 
     def __array_namespace__(self, api_version=None):
         return _SELF
@@ -62,13 +78,18 @@ class Array:
     def astype(self, dtype, copy=True):
         return _wrap(self._data.astype(dtype, copy=copy))
 
-    def get(self, out):
+    def get(self, out=None):
+        moved.append(("down", self.shape))
+        if out is None:
+            return self._data.copy()
         assert (out.shape, out.dtype, out.flags.c_contiguous) == (self.shape, self.dtype, True)
         out[...] = self._data
+        return out
 
     def set(self, array):
         assert type(array) is np.ndarray
         assert (array.shape, array.dtype) == (self.shape, self.dtype)
+        moved.append(("up", self.shape))
         self._data[...] = array
 
 
@@ -110,7 +131,10 @@ def _unwrap(value):
 def __getattr__(name):
     if name.startswith("_"):
         raise AttributeError(name)
-    found = getattr(standard, name)
+    return _wrapped(getattr(standard, name))
+
+
+def _wrapped(found):
     if isinstance(found, type) or not callable(found):
         return found
 
@@ -125,8 +149,34 @@ def empty(shape, dtype=float, device=None):
     return Array(np.full(shape, np.nan if dtype.kind == "f" else 77, dtype))
 
 
-def take(array, places, axis, out):
-    out._data[...] = np.take(array._data, _unwrap(places), axis=axis)
+RawKernel = hosted.RawKernel
+if hosted.COMPILER is None:
+    from mpicoded.kernels import cuda as kernels
+
+    kernels.MOST = 0  # no number of votes is one for a kernel
+
+
+def ascontiguousarray(array):
+    return Array(np.ascontiguousarray(array._data))
+
+
+def asarray(data, dtype=None, device=None):
+    if isinstance(data, np.ndarray):
+        moved.append(("up", data.shape))
+        return _wrap(np.array(data, dtype))
+    return _wrap(np.asarray(_unwrap(data), dtype))
+
+
+def take(array, places, axis, out=None):
+    found = np.take(array._data, _unwrap(places), axis=axis)
+    if out is None:
+        return _wrap(found)
+    out._data[...] = found
+    return out
+
+
+class linalg:
+    diagonal = staticmethod(_wrapped(standard.linalg.diagonal))
 
 
 class ndarray:
