@@ -89,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     export.add_argument("result", help="a result file")
+    export.add_argument("--trust", action="store_true", help="run the network's code where more of it is needed")
     export.add_argument("-o", "--output", required=True, metavar="MODEL.safetensors", help="the file to write")
     commands.add_parser("doctor", help="is this machine right?", allow_abbrev=False)
     return found

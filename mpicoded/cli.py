@@ -105,7 +105,7 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     if command == "export":
         from mpicoded.commands.export import export
 
-        return export(arguments.result, arguments.output)
+        return export(arguments.result, arguments.output, arguments.trust)
     if command == "show":
         from mpicoded.commands.show import show
 

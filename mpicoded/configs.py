@@ -54,10 +54,13 @@ def _find_beside(tree: dict[str, Any], folder: str) -> None:
     model = tree.get("model")
     if not (isinstance(model, dict) and model.get("name") == Torch.name() and isinstance(model.get("module"), str)):
         return
+    if isinstance(model.get("folder"), str):
+        model["folder"] = os.path.join(folder, model["folder"])
+        return
     package = model["module"].partition(":")[0].partition(".")[0]
-    places = (os.path.join(folder, f"{package}.py"), os.path.join(folder, package))
+    places = (os.path.join(folder, f"{package}.py"), os.path.join(folder, package, "__init__.py"))
     if package not in ("", "mpicoded") and any(map(os.path.exists, places)):
-        model.setdefault("folder", folder)
+        model["folder"] = folder
 
 
 def _parse(text: bytes, source: str) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class Recorder:
             copies=allocation.holders,
             warnings=warnings,
             parts=parts,
+            complete=experiment.model.complete(),
         )
         self._writer.rows.extend(rows)
         self._written = time.monotonic() - _WRITE_SECONDS

@@ -46,8 +46,9 @@ def read_source(
         ".csv": lambda path: (*_read_csv(path, target), None),
     }
     readers |= dict.fromkeys((".libsvm", ".svm", ".svmlight", ".txt"), _read_libsvm)
-    if ending not in readers:
-        raise InputError(f"import: {source} must end in {', '.join(readers)} (.gz and .bz2 may follow, but for .npz)")
+    if ending not in readers or (packing in _OPENERS and readers[ending] in (_read_npz, _read_hdf5)):
+        may = ".gz and .bz2 may follow, but for npz and HDF5"
+        raise InputError(f"import: {source} must end in {', '.join(readers)} ({may})")
     if target is not None and ending != ".csv":
         raise InputError(f"import: --target names a column of a CSV file, which {source} is not")
     try:
@@ -64,6 +65,8 @@ def read_source(
 
 def _samples(what: str, x: Array, y: Array, test: tuple[Array, Array] | None, task: str) -> Samples:
     """Turn raw arrays into samples; classes are numbered in the order of their labels."""
+    if test is not None and (np.asarray(x).dtype == np.uint8) != (np.asarray(test[0]).dtype == np.uint8):
+        raise InputError(f"{what}: either both of x and x_test are bytes or none is")
     x, y = _checked(what, "", x, y)
     if test is not None:
         test = _checked(what, "_test", *test)
@@ -112,6 +115,8 @@ def _read_npz(source: str) -> tuple[Array, Array, tuple[Array, Array] | None]:
 def _read_hdf5(source: str) -> tuple[Array, Array, tuple[Array, Array] | None]:
     with opened(source, "import:") as file:
         arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        if isinstance(test := file.get("test"), h5py.Group):  # as our own datasets have it
+            arrays |= {f"{name}_test": test[name] for name in ("x", "y") if isinstance(test.get(name), h5py.Dataset)}
 
         def read(name: str) -> Array:
             found = values(arrays[name])

@@ -3,7 +3,8 @@
 ======================  ============================================================================================
 ``history/NAME``        1-D datasets of equal length, a row for round 0, every ``evaluate_every`` rounds, and the last
 ``parameters``          (dim,), dimension ``parameter``: the parameters after the last row's round; attribute ``parts``:
-                        names and shapes of the arrays that they are, one after another, each row by row (JSON)
+                        names and shapes of the arrays that they are, one after another, each row by row (JSON);
+                        ``complete``: whether the model is made of nothing else
 ``timings/PHASE``       (ranks,) seconds that each rank spent in a phase
 ``memory/shards``       (ranks,) bytes of samples that each rank has brought into memory: where ranks of a node share
                         them, its part; ``memory/peak``: its resident memory at most, with what it shares
@@ -81,6 +82,7 @@ class Results(NamedTuple):
     history: dict[str, Array]
     parameters: Float[Array, " dim"]
     parts: dict[str, tuple[int, ...]]  # names and shapes of the arrays in it; of older versions none
+    complete: bool  # whether these are all that the model is made of
     timings: dict[str, Array]
     memory: dict[str, Array]
     bad_records: dict[str, Any]
@@ -111,6 +113,7 @@ class ResultWriter:
         copies: Array,
         warnings: list[str],
         parts: Mapping[str, tuple[int, ...]],
+        complete: bool = True,
     ) -> None:
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
@@ -124,7 +127,7 @@ class ResultWriter:
         }
         self._hosts = hosts
         self._allocation, self._copies = dict(allocation), copies
-        self._parts = json.dumps(list(parts.items()))
+        self._parts = {"parts": json.dumps(list(parts.items())), "complete": complete}
 
     def append(self, row: dict[str, float]) -> None:
         """Add a row of the history."""
@@ -150,7 +153,7 @@ class ResultWriter:
             file.attrs.create("warnings", self.warnings, shape=(len(self.warnings),), dtype=text)
             self._write_history(file)
             file["parameters"] = parameters
-            file["parameters"].attrs["parts"] = self._parts
+            file["parameters"].attrs.update(self._parts)
             # netCDF's way to name a dimension: an empty dataset that says so. xarray asks for one.
             dimension = file.create_dataset("parameter", shape=parameters.shape, dtype="f4")
             dimension.make_scale(f"This is a netCDF dimension but not a netCDF variable. {parameters.size:>10}")
@@ -195,8 +198,15 @@ def _device_table(file: h5py.File, name: str) -> dict[str, Any]:
 def _parts(file: h5py.File) -> dict[str, tuple[int, ...]]:
     """What the parameters are made of. Raises ValueError where that is something else."""
     parameters = file["parameters"]
-    found = {name: tuple(map(int, shape)) for name, shape in json.loads(parameters.attrs.get("parts", "[]"))}
-    if found and sum(map(math.prod, found.values())) != parameters.size:
+    stored = json.loads(parameters.attrs.get("parts", "[]"))
+    found = {}
+    for name, shape in stored:
+        if not (
+            isinstance(name, str) and name.isprintable() and all(type(size) is int and size >= 0 for size in shape)
+        ):
+            raise ValueError("its parameters have parts without a name or a shape")
+        found[name] = tuple(shape)
+    if stored and (len(found) < len(stored) or sum(map(math.prod, found.values())) != parameters.size):
         raise ValueError("its parameters are not the parts that it names")
     return found
 
@@ -229,6 +239,7 @@ def load_results(path: str | os.PathLike[str]) -> Results:
             history=history,
             parameters=numbers(file, "parameters"),
             parts=_parts(file),
+            complete=bool(file["parameters"].attrs.get("complete", True)),
             timings=_group(file, "timings"),
             memory=_group(file, "memory"),
             bad_records=_device_table(file, "bad_records"),

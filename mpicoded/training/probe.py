@@ -136,7 +136,8 @@ def _smaller(what: Probe, devices: int) -> Description:
     subsets = min(description.subsets, devices * redundancy)
     needed = number * (subsets * (float(sizes.max(initial=0)) * description.features + what.sizes.dim))
     needed += number * devices * what.sizes.dim
-    features = max(1, int(description.features * min(1.0, _BYTES / needed)))
+    share = min(1.0, _BYTES / needed) if experiment.model.resizes else 1.0
+    features = max(1, int(description.features * share))
     return description._replace(features=features, offsets=np.concatenate([[0], np.cumsum(sizes)]))
 
 

@@ -1,5 +1,7 @@
 """PyTorch modules as models: beside plain autograd, and with the same bits whatever is computed beside a subset."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -127,28 +129,6 @@ def test_dropout_follows_the_seed_of_the_subset_alone(batched):
     np.testing.assert_allclose(model.gradients(parameters, x, y, weights), gradients, atol=1e-12)  # in evaluation: none
 
 
-def normalised():
-    return nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
-
-
-@pytest.mark.parametrize("batched", [False, True])
-def test_batch_normalisation_takes_the_statistics_of_the_subset(batched):
-    model = Torch(module=f"{__name__}:normalised", batched=batched)
-    parameters, x, y, weights = problem(model)
-    module = normalised().double().train()
-    nn.utils.vector_to_parameters(torch.tensor(parameters), module.parameters())
-    found = model.gradients(parameters, x, y, weights, seeds=np.arange(4, dtype=np.uint64))
-    losses = model.losses(parameters, x, y, weights)
-    for k in range(4):
-        rows = weights[k] > 0
-        outputs = module(torch.tensor(x[k, rows]))
-        terms = nn.functional.cross_entropy(outputs, torch.tensor(y[k, rows]), reduction="none")
-        loss = (torch.tensor(weights[k, rows]) * terms).sum()
-        expected = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(module.parameters()))])
-        np.testing.assert_allclose(found[k], expected.numpy(), atol=1e-12)
-        assert losses[k] == pytest.approx(loss.item(), rel=1e-12)
-
-
 class Own(nn.Module):
     """With a loss of its own, a constant, a part that is not trained, and one layer that is used twice."""
 
@@ -193,11 +173,11 @@ def test_regression_is_half_the_squared_error():
 
 
 def test_augmentation_moves_images_by_whole_pixels():
-    from mpicoded.algorithms.models.network import _moved
+    from mpicoded.algorithms.models.network import moved
 
     images = torch.rand(200, 3, 5, 4) + 1
     torch.manual_seed(0)
-    found = _moved(images, True, 2).numpy()
+    found = moved(images, True, 2).numpy()
     wide = np.pad(images.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)))
     mirrored = np.pad(images.numpy()[..., ::-1], ((0, 0), (0, 0), (2, 2), (2, 2)))
     seen = set()
@@ -248,6 +228,48 @@ def counting():
     return module
 
 
+def growing():
+    module = nn.Sequential(nn.Linear(64, 10))
+    module.register_forward_hook(lambda layer, *_: layer.register_buffer("cache", torch.zeros(1)))
+    return module
+
+
+def normalised(tracks=True):
+    return nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8, track_running_stats=tracks), nn.Linear(8, 10))
+
+
+def single():
+    return normalised(False)
+
+
+class Remembering(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.before = nn.Linear(64, 10), 0.0
+
+    def forward(self, x):
+        found = self.layer(x) * (1 + self.before)
+        self.before = found.mean().item()
+        return found
+
+
+class Drawing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.layer(x * np.random.default_rng().random())
+
+
+def lazy():
+    return nn.LazyLinear(10)
+
+
+def complex_numbers():
+    return nn.Linear(64, 10, dtype=torch.complex64)
+
+
 def nothing():
     return nn.Flatten()
 
@@ -274,6 +296,16 @@ BAD = {
     f"{__name__}:failing": "fails: OSError: no weights",
     f"{__name__}:nothing": "has no parameters that want gradients",
     f"{__name__}:counting": "a forward pass changes the buffer calls",
+    f"{__name__}:growing": "a forward pass changes the buffer cache",
+    f"{__name__}:normalised": "a forward pass changes the buffer 1.running_mean, .* such as torch.nn.GroupNorm",
+    f"{__name__}:single": r"fails on 1 sample of shape \[64\]: ValueError: Expected more than 1 value",
+    f"{__name__}:Remembering": "does not compute the same again from the same seed: it keeps a state",
+    f"{__name__}:Drawing": "does not compute the same again from the same seed",
+    f"{__name__}:lazy": "has lazy layers",
+    f"{__name__}:complex_numbers": "parameter weight is complex",
+    f"{__name__}:nn.Linear": "is in torch.nn: name that module",
+    f"{__name__}:np.linalg.norm": "is in numpy: name that module",
+    "mpicoded.commands.launch:subprocess.run": "only mpicoded.networks has factories",
     f"{__name__}:scalar_loss": r"loss must return one number for each of 2 samples, got \[\]",
     "mpicoded.networks:mlp": r"fails on 2 samples of shape \[64\]: RuntimeError",  # of 784 features
 }
@@ -292,8 +324,9 @@ def test_bad_forms_are_named():
         MLP.check(64, 0, "float64")
     with pytest.raises(InputError, match=r"shape \[1, 8, 9\] has not the 64 numbers of a sample"):
         Torch(module=MLP.module, shape=(1, 8, 9)).check(64, 10, "float64")
-    with pytest.raises(InputError, match=r"flip and shift need shape = \[channels, height, width\], got None"):
-        Torch(module=MLP.module, flip=True).check(64, 10, "float64")
+    for shape, got in ((None, "None"), ((8, 8), r"\[8, 8\]"), ((1, 1, 8, 8), r"\[1, 1, 8, 8\]")):
+        with pytest.raises(InputError, match=rf"flip and shift need shape = \[channels, height, width\], got {got}"):
+            Torch(module=MLP.module, flip=True, shape=shape).check(64, 10, "float64")
     for bad in ("mynet", "my net:Net", ":Net", "a:", "../a:b"):
         with pytest.raises(InputError, match="module must be"):
             Torch(module=bad)
@@ -305,3 +338,57 @@ def test_file_of_the_folder_and_no_other(tmp_path):
 
     with pytest.raises(InputError, match=r"statistics is .*, not one of .*: give the file there another name"):
         Torch(module="statistics:make", folder=str(tmp_path)).check(64, 10, "float64")
+
+
+def noisy():
+    """Constants from anybody's random numbers, and noise in evaluation too."""
+    module = nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 10))
+    module.register_buffer("one", torch.tensor([random.random(), np.random.random(), torch.rand(1).item()]))  # noqa: NPY002
+    module.register_buffer("nan", torch.tensor(float("nan")))
+    module.register_forward_pre_hook(lambda layer, x: nn.functional.dropout(x[0] * layer.one.mean()))
+    return module
+
+
+def test_constants_and_noise_are_the_same_wherever_they_are_drawn():
+    from mpicoded.algorithms.models import modules, network
+
+    model = Torch(module=f"{__name__}:noisy")
+    model.check(64, 10, "float64")
+    parameters, x, y, weights = problem(model)
+    found = []
+    for _ in range(2):
+        modules.about.cache_clear()
+        network.network.cache_clear()
+        random.random(), np.random.random(), torch.rand(1)  # noqa: NPY002
+        parts = (
+            model.losses(parameters, x, y, weights),
+            model.correct(parameters, x, y),
+            model.gradients(parameters, x, y),
+        )
+        found.append([model.fingerprint(), *(part.tobytes() for part in parts)])
+    assert found[0] == found[1]
+
+
+ONE = nn.Linear(64, 10)
+
+
+def the_same():
+    return ONE
+
+
+def test_a_factory_that_returns_the_same_module_each_time_is_refused():
+    model = Torch(module=f"{__name__}:the_same")
+    with pytest.raises(InputError, match="returns the same module each time"):
+        model.dim(64, 10), model.check(64, 10, "float32")
+    assert ONE.weight.dtype == torch.float32
+
+
+def test_folders_may_have_modules_of_one_name_and_links(tmp_path):
+    for folder, width in (("one", 3), ("two", 5)):
+        (tmp_path / folder).mkdir()
+        text = f"from torch import nn\ndef make(): return nn.Linear(64, {width})\n"
+        (tmp_path / folder / "twice_named.py").write_text(text)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "twice_named.py").symlink_to(tmp_path / "two" / "twice_named.py")
+    for folder, width in (("one", 3), ("two", 5), ("one", 3), ("linked", 5)):
+        assert Torch(module="twice_named:make", folder=str(tmp_path / folder)).dim(64, width) == 65 * width

@@ -1,6 +1,7 @@
 """Runs with PyTorch modules: a user's own file beside the config, any number of ranks, resume, export."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def test_own_module_has_the_same_bits_on_any_number_of_ranks(folder, common_prog
     results = load_results(folder / "one0.h5")
     assert results.experiment["model"]["folder"] == str(folder / "configs")
     assert results.history["accuracy"][-1] > 2 * results.history["accuracy"][0]
-    assert {"torch", f"own_network:Net of {folder / 'configs'}"} <= set(results.versions)
+    assert {"torch", f"own_network:Net of '{folder}/configs'"} <= set(results.versions)
 
 
 def test_it_is_resumed_only_by_those_who_trust_it(folder, monkeypatch, capsys):
@@ -127,7 +128,7 @@ def test_it_is_resumed_only_by_those_who_trust_it(folder, monkeypatch, capsys):
     imported = sys.modules.pop("own_network")
     assert main(["resume", "part.h5", "--quiet"]) == 2
     said = capsys.readouterr().err
-    assert f"has mpicoded run own_network:Net of {folder / 'configs'}: if you trust that code, mpicoded resume" in said
+    assert f"has mpicoded run own_network:Net of '{folder}/configs': if you trust that code, mpicoded resume" in said
     assert "own_network" not in sys.modules
     sys.modules["own_network"] = imported
     assert main(["resume", "part.h5", "--quiet", "--trust"]) == 0
@@ -175,6 +176,43 @@ def test_exported_parameters_load_in_plain_torch_with_the_same_accuracy(folder, 
         assert file.metadata()["experiment"] == load_results("export.h5").toml
 
 
+FROZEN = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fixed = nn.Linear(64, 30).requires_grad_(False)
+        self.register_buffer("scale", torch.rand(30))
+        self.last = nn.Linear(30, 10)
+
+    def forward(self, x):
+        return self.last(self.fixed(x.flatten(1)).relu() * self.scale)
+"""
+
+
+def test_what_is_not_trained_is_exported_by_its_code_only(folder, monkeypatch, capsys):
+    from safetensors.torch import load_file
+
+    monkeypatch.chdir(folder)
+    (folder / "configs" / "frozen_network.py").write_text(FROZEN)
+    words = ["-o", "frozen.h5", "--quiet", "--rounds", "12", "--model.shift", "0"]
+    assert main(["run", config(folder, "frozen", module="frozen_network"), *words]) == 0
+    assert main(["export", "frozen.h5", "-o", "frozen.safetensors"]) == 2
+    assert "which only its code can make, frozen_network:Net of " in capsys.readouterr().err
+    assert main(["export", "frozen.h5", "-o", "frozen.safetensors", "--trust"]) == 0
+    import frozen_network
+
+    module = frozen_network.Net()
+    module.load_state_dict(load_file("frozen.safetensors"))
+    with torch.no_grad(), h5py.File("digits.h5") as file:
+        outputs = module(torch.tensor(file["test/x"][:], dtype=torch.float32))
+        right = (outputs.argmax(dim=1).numpy() == file["test/y"][:]).mean()
+    assert right == load_results("frozen.h5").history["accuracy"][-1] > 0.2
+
+
 def test_export_of_linear_models(folder, monkeypatch, capsys):
     from safetensors.numpy import load_file
 
@@ -185,6 +223,12 @@ def test_export_of_linear_models(folder, monkeypatch, capsys):
     tensors, results = load_file("softmax.safetensors"), load_results("softmax.h5")
     assert {name: each.shape for name, each in tensors.items()} == {"matrix": (64, 10), "bias": (10,)}
     np.testing.assert_array_equal(tensors["matrix"], results.parameters[:640].reshape(64, 10))
+    for bad in ('[["a", [-1, -650]]]', "[[3, [650]]]", '[["a", [650]], ["a", [0]]]', "3", '[["a", 650]]', "{}x"):
+        shutil.copy("softmax.h5", "crafted.h5")
+        with h5py.File("crafted.h5", "a") as file:
+            file["parameters"].attrs["parts"] = bad
+        assert main(["export", "crafted.h5", "-o", "softmax.safetensors"]) == 2
+    capsys.readouterr()
     assert main(["export", "softmax.h5", "-o", "softmax.pt"]) == 2
     assert "must end in .safetensors, got softmax.pt" in capsys.readouterr().err
     assert main(["export", "digits.h5", "-o", "x.safetensors"]) == 2

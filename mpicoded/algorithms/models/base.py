@@ -29,6 +29,8 @@ class Model(Component):
     """What it is for; None: for either, as the data say."""
     draws: ClassVar[bool] = False
     """Whether gradients of training are told ``seeds``."""
+    resizes: ClassVar[bool] = True
+    """Whether it takes any number of features."""
 
     @property
     def imports(self) -> str:
@@ -51,6 +53,10 @@ class Model(Component):
     def parts(self, features: int, classes: int) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the arrays that the vector is made of, row by row and one after another."""
         return {"parameters": (self.dim(features, classes),)}
+
+    def complete(self) -> bool:
+        """Whether these arrays are all that other programs need."""
+        return True
 
     def check(self, features: int, classes: int, dtype: str) -> None:
         """Raise InputError where it cannot work on samples of so many numbers; with 0 classes it is a regression."""

@@ -1,6 +1,7 @@
 """PyTorch modules as models. PyTorch itself is imported where one works, and nowhere else."""
 
 import json
+import math
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import msgspec
@@ -12,6 +13,9 @@ from mpicoded.algorithms.shapes import Array, Float, Int, UInt64
 from mpicoded.errors import InputError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
+    from mpicoded.algorithms.models.modules import About, Source
     from mpicoded.algorithms.models.network import Network
 
 _SPEC = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
@@ -26,9 +30,9 @@ class Torch(Model):
     (samples, features), or with ``shape`` as (samples, *shape). The loss of a sample is cross-entropy of the logits,
     half the squared error in a regression, or what the module's own ``loss(outputs, targets)`` says, one number for
     each. The flat vector holds the parameters that want gradients, in the order of ``named_parameters()``. All
-    else is a constant that each rank makes alike; batch normalisation takes the statistics of the subset (or
-    mini-batch) at hand, in training and evaluation. Dropout and augmentation (``flip``: left for right, ``shift``: by
-    up to so many pixels, in training) are drawn by seed, round and subset.
+    else is a constant that each rank makes alike; a module that changes one, as batch normalisation does, is refused.
+    Dropout and augmentation (``flip``: left for right, ``shift``: by up to so many pixels, in training) are drawn by
+    seed, round and subset.
 
     ``batched``: compute subsets side by side (``torch.func.vmap``), by default on GPUs only: faster where subsets are
     small, but the last bits of a gradient then depend on which others a rank computes. Modules that draw are never.
@@ -37,6 +41,7 @@ class Torch(Model):
     source: ClassVar[str] = "textbook"
     cost: ClassVar[str] = "one forward and one backward pass for each subset computed"
     draws: ClassVar[bool] = True
+    resizes: ClassVar[bool] = False
     module: Annotated[str, msgspec.Meta(pattern=_SPEC)]
     folder: str | None = None
     options: dict[str, Option] = {}  # noqa: RUF012  msgspec makes each a new one
@@ -48,7 +53,8 @@ class Torch(Model):
     @property
     def imports(self) -> str:
         """What code it runs."""
-        return self.module + (f" of {self.folder}" if self.folder else "")
+        where = f" of {self.folder!r}" if self.folder else ""
+        return f"{self.module}{where}" + (f" with {self.options!r}" if self.options else "")
 
     @property
     def rounds_by_company(self) -> bool:
@@ -56,28 +62,42 @@ class Torch(Model):
         return self.batched is True
 
     def fingerprint(self) -> str:
-        """Tells versions of the factory's file apart."""
-        return self._network().fingerprint
+        """Tells versions of the factory's file apart, and what is constant in a module."""
+        return self._about().fingerprint
 
     def check(self, features: int, classes: int, dtype: str) -> None:
         """Raise InputError where the module does not come, take samples of this form, or make what the loss needs."""
-        if self.shape is not None and np.prod(self.shape) != features:
+        if self.shape is not None and math.prod(self.shape) != features:
             raise InputError(f"model torch: shape {list(self.shape)} has not the {features} numbers of a sample")
-        if (self.flip or self.shift) and (self.shape is None or len(self.shape) < 2):
-            raise InputError(f"model torch: flip and shift need shape = [channels, height, width], got {self.shape}")
-        self._network(dtype).check(self._form(features), classes)
+        if (self.flip or self.shift) and (self.shape is None or len(self.shape) != 3):
+            got = None if self.shape is None else list(self.shape)
+            raise InputError(f"model torch: flip and shift need shape = [channels, height, width], got {got}")
+        found = self._network(dtype)
+        from mpicoded.algorithms.models import trial
+
+        trial.check(found, self._form(features), classes)
 
     def dim(self, features: int, classes: int) -> int:
         """Parameters that want gradients."""
-        return self._network().dim
+        return self._about().dim
 
     def parts(self, features: int, classes: int) -> dict[str, tuple[int, ...]]:
         """As in the module's state dict."""
-        return self._network().parts
+        return self._about().parts
+
+    def complete(self) -> bool:
+        """Whether the state dict holds nothing else."""
+        return self._about().complete
 
     def initial(self, features: int, classes: int, rng: np.random.Generator) -> Float[Array, " dim"]:
-        """As the factory starts them, with PyTorch's random numbers seeded."""
-        return self._network().start(int(rng.integers(2**63)))
+        """As the factory starts them, with random numbers seeded."""
+        found: Float[Array, " dim"] = self._modules().start(self._source(), int(rng.integers(2**63)))
+        return found
+
+    def state(self, parameters: Vector) -> dict[str, Any]:
+        """The whole state dict as arrays of NumPy's, with these parameters in it."""
+        found: dict[str, Any] = self._modules().state(self._source(), parameters)
+        return found
 
     def losses(
         self, parameters: Vector, x: Samples, y: Targets, weights: Weights | None = None
@@ -112,12 +132,26 @@ class Torch(Model):
     def _for(self, x: Samples) -> "Network":
         return self._network(str(x.dtype), "cpu" if isinstance(x, np.ndarray) else f"cuda:{x.device.id}")
 
-    def _network(self, dtype: str = "float64", processor: str = "cpu") -> "Network":
+    def _source(self) -> "Source":
+        found: Source = self._modules().Source(self.module, self.folder, json.dumps(self.options, sort_keys=True))
+        return found
+
+    def _about(self) -> "About":
+        found: About = self._modules().about(self._source())
+        return found
+
+    def _network(self, dtype: str, processor: str = "cpu") -> "Network":
+        source = self._source()
+        from mpicoded.algorithms.models.network import network
+
+        return network(source, dtype, processor)
+
+    def _modules(self) -> "ModuleType":
+        """Where PyTorch is imported. Raises InputError where it cannot be."""
         try:
-            from mpicoded.algorithms.models.network import network
+            from mpicoded.algorithms.models import modules
         except ImportError as error:
             missing = isinstance(error, ModuleNotFoundError) and error.name == "torch"
             why = 'it is not installed; pip install "mpicoded[torch]" brings it' if missing else str(error)
             raise InputError(f"model torch needs PyTorch: {why}") from None
-        options: Any = json.dumps(self.options, sort_keys=True)
-        return network(self.module, self.folder, options, dtype, processor)
+        return modules
