@@ -68,8 +68,9 @@ class AtRoot:
         """Gather, receive, combine, step."""
         with self._clock.phase("gather"):
             self._processor.wait()  # what is sent from a GPU must be there
-            out = self._where(records) if self.server is not None and self._transport.size > 1 else None
-            gathered = self._transport.gather(records, turn.round, self._experiment.devices, sent, out)
+            gathered = self._transport.gather(
+                records, turn.round, self._experiment.devices, sent, *self._where(records)
+            )
         if self.server is None or gathered is None:
             return 0
         combiner = self._combiner
@@ -80,17 +81,19 @@ class AtRoot:
         self.server.step(outcome, combiner.vote, turn.round)
         return int(gathered.arrived.sum()) * (int(gathered.records.nbytes) // len(gathered.arrived))
 
-    def _where(self, records: Array) -> Array | None:
-        """Where the records of all devices are to go, which are as these; None: anywhere."""
+    def _where(self, records: Array) -> tuple[()] | tuple[Array]:
+        """Where the records of all devices are to go, which are as these; empty: anywhere."""
         devices = self._experiment.devices
+        if self.server is None or self._transport.size == 1:
+            return ()
         if not isinstance(records, np.ndarray):
             if self._rows is None:
                 self._rows = self._processor.xp.empty((devices, self._dim), dtype=records.dtype)
-            return self._rows
+            return (self._rows,)
         nbytes = devices * records.itemsize
         if self._room is None or self._room.size < nbytes:  # records of some rounds may be larger than of others
             self._room = self._processor.room(nbytes)
-        return None if self._room is None else self._room[:nbytes].view(records.dtype)
+        return () if self._room is None else (self._room[:nbytes].view(records.dtype),)
 
     def state(self, there: Bool[Array, " devices"]) -> dict[str, Any]:
         """What server, receiver and combiner remember."""
