@@ -81,6 +81,13 @@ RUNS = {
 STAYING = ["CRA-DL, softmax", "label_flip, softmax", "a spoiled subset", "float32", "rule krum"]
 
 
+MLP = {"name": "torch", "module": "mpicoded.networks:mlp", "options": {"features": 6, "classes": 4, "hidden": [5]}}
+NETWORKS = {
+    "a network, side by side": ("ragged", LAD | {"model": MLP}, {"batch_size": 3}),
+    "a network, subset by subset": ("ragged", CRA_DL | LABEL_FLIP | {"model": MLP | {"batched": False}}),
+}
+
+
 def seen() -> int:
     """How many GPUs the CuPy that is installed sees."""
     return processors.gpus()[0] if importlib.util.find_spec("cupy") else 0
@@ -106,7 +113,7 @@ def paths(tmp_path_factory) -> dict[str, str]:
 
 
 def trainer_of(paths: dict[str, str], run: str, device: str) -> Trainer:
-    data, tables, *more = RUNS[run]
+    data, tables, *more = (RUNS | NETWORKS)[run]
     model = "softmax_regression" if data == "ragged" else "linear_regression"
     settings = {
         "devices": 15,
@@ -144,7 +151,7 @@ def assert_same_as_on_the_cpu(paths: dict[str, str], run: str, stay: bool = Fals
     for name, values in expected.items():
         np.testing.assert_allclose(measured[name], values, rtol=tolerance, err_msg=name)
     np.testing.assert_allclose(found, end, rtol=tolerance, atol=tolerance)
-    assert ("accuracy" in expected) == (RUNS[run][0] == "ragged")
+    assert ("accuracy" in expected) == ((RUNS | NETWORKS)[run][0] == "ragged")
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -158,6 +165,16 @@ def test_a_run_on_the_stand_in_is_that_on_the_cpu(paths, standin, run):
 @pytest.mark.parametrize("run", RUNS)
 def test_a_run_on_a_gpu_is_that_on_the_cpu(paths, run):
     assert_same_as_on_the_cpu(paths, run, most=1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")
+@pytest.mark.parametrize("run", NETWORKS)
+def test_a_network_on_a_gpu_is_that_on_the_cpu(paths, run):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch was built without CUDA")
+    assert_same_as_on_the_cpu(paths, run, most=1e-8)
 
 
 @pytest.mark.parametrize("run", STAYING)
