@@ -34,6 +34,7 @@ SYSTEMS: dict[str, tuple[str, bool, tuple[str, ...]]] = {
     "momentum + NNM + CWTM": ("partition", False, _FIELD),
 }
 """Allocation, whether a tenth of the coordinates is sent, and other words."""
+WHO = {"mlp": tuple(SYSTEMS), "cnn": ("LAD", "CWTM")}
 
 
 def data(folder: Path, skew: float, seed: int) -> Path:
@@ -70,7 +71,7 @@ def table(folder: Path, network: str, skew: float, seeds: list[int], fair: bool 
     what = "as many gradients" if fair else "as many rounds"
     lines = [f"| {network}, Dirichlet {skew}, {what} | {' | '.join(f'`{attack}`' for attack in ATTACKS)} |"]
     lines.append("|---" * (1 + len(ATTACKS)) + "|")
-    for system in SYSTEMS:
+    for system in WHO[network]:
         cells = []
         for attack in ATTACKS:
             found = [result(folder, network, system, skew, attack, seed) for seed in seeds]
@@ -115,7 +116,7 @@ def picture(folder: Path, path: Path, network: str, skew: float, seeds: list[int
     figure, axes = plt.subplots(len(ATTACKS), 3, figsize=(10, 13), sharey=True, layout="constrained")
     for row, attack in zip(axes, ATTACKS, strict=True):
         for axis, what in zip(row, over, strict=True):
-            for number, system in enumerate(SYSTEMS):
+            for number, system in enumerate(WHO[network]):
                 found = [result(folder, network, system, skew, attack, seed) for seed in seeds]
                 style = {"color": f"C{number}", "linestyle": ("-", "--", ":")[number % 3], "marker": "osD^v*"[number]}
                 axis.plot(*curve(found, what), label=system, markersize=3, **style)
