@@ -34,6 +34,7 @@ SYSTEMS: dict[str, tuple[str, bool, tuple[str, ...]]] = {
     "momentum + NNM + CWTM": ("partition", False, _FIELD),
 }
 """Allocation, whether a tenth of the coordinates is sent, and other words."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")  # told apart by the colour-blind, too
 WHO = {"mlp": tuple(SYSTEMS), "cnn": ("LAD", "CWTM")}
 
 
@@ -111,6 +112,7 @@ def picture(folder: Path, path: Path, network: str, skew: float, seeds: list[int
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     over = ("rounds", "gradients of a subset computed by all devices", "MB sent by all devices")
     figure, axes = plt.subplots(len(ATTACKS), 3, figsize=(10, 13), sharey=True, layout="constrained")
@@ -118,9 +120,16 @@ def picture(folder: Path, path: Path, network: str, skew: float, seeds: list[int
         for axis, what in zip(row, over, strict=True):
             for number, system in enumerate(WHO[network]):
                 found = [result(folder, network, system, skew, attack, seed) for seed in seeds]
-                style = {"color": f"C{number}", "linestyle": ("-", "--", ":")[number % 3], "marker": "osD^v*"[number]}
-                axis.plot(*curve(found, what), label=system, markersize=3, **style)
+                style = {
+                    "color": COLOURS[number],
+                    "linestyle": ("-", "--", ":")[number % 3],
+                    "marker": "osD^v*"[number],
+                }
+                x, y = curve(found, what)
+                first = 0 if what == "rounds" else 1  # zero has no place on a logarithmic axis
+                axis.plot(x[first:], y[first:], label=system, markersize=3, **style)
             axis.set_xscale("linear" if what == "rounds" else "log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.grid(alpha=0.3)
             if attack == ATTACKS[-1]:
                 axis.set_xlabel(what)
