@@ -197,14 +197,14 @@ def test_data_that_change_in_the_run_are_noticed_when_it_is_resumed(tmp_path):
     assert "data file data.h5 is damaged" in resumed(tmp_path)
     datasets.linear_regression(str(path.with_name("other.h5")), subsets=6, features=500, seed=2)
     path.with_name("other.h5").replace(path)
-    assert "its dataset has changed" in resumed(tmp_path)
+    assert "its dataset or its model's code has changed" in resumed(tmp_path)
     path.write_bytes(good)
     with h5py.File(path) as file:  # as the same command makes it of another source
         x, y, offsets, made_by = file["x"][()], file["y"][()], file["offsets"][()], file.attrs["made_by"]
         optimum = file["optimum"][()], file.attrs["optimum_loss"]
     x[0, 0] += 1
     layout.write(path, x, y, offsets, made_by=made_by, optimum=optimum)
-    assert "its dataset has changed" in resumed(tmp_path)
+    assert "its dataset or its model's code has changed" in resumed(tmp_path)
 
 
 def resumed(folder: Path) -> str:

@@ -50,6 +50,9 @@ class Torch(Model):
     shift: Count = 0
     batched: bool | None = None
 
+    def __hash__(self) -> int:  # options is a dict, which has none
+        return hash((self.module, self.folder, json.dumps(self.options, sort_keys=True), self.shape))
+
     @property
     def imports(self) -> str:
         """What code it runs."""
