@@ -92,6 +92,7 @@ def test_code_aware_attackers_sit_side_by_side_in_all_rounds(tmp_path):
         assert np.flatnonzero(adversary.byzantine(round)).tolist() == [0, 1, 2]
 
 
+@pytest.mark.unchecked
 def test_attackers_who_know_the_rule_do_more_harm_than_those_who_do_not(tmp_path):
     path = str(tmp_path / "data.h5")
     datasets.linear_regression(path, subsets=20, features=30)

@@ -99,6 +99,7 @@ def test_lad_on_digits(tmp_path, attack, uncoded_below):
     assert uncoded < coded
 
 
+@pytest.mark.unchecked
 def test_com_lad_with_a_shared_mask_loses_little_at_a_tenth_of_the_bytes(tmp_path):
     path = str(tmp_path / "linear.h5")
     datasets.linear_regression(path, seed=3)
