@@ -80,9 +80,8 @@ def _describe(member: type[Component], *more: str) -> str:
 def _default(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return "default that of the experiment" if field.name == INHERITED else "required"
-    if field.default is msgspec.NODEFAULT:
-        return "none by default"
-    return "unset" if field.default is None else f"default {field.default}"
+    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    return "unset" if value is None else f"default {value}"
 
 
 def _markdown(family: str) -> Iterator[str]:
