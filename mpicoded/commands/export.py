@@ -1,6 +1,5 @@
 """``mpicoded export``: trained parameters for other programs."""
 
-import os
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +8,7 @@ from mpicoded import configs
 from mpicoded.algorithms.models import Torch
 from mpicoded.algorithms.shapes import Array
 from mpicoded.data.results import Results, load_results
+from mpicoded.data.whole import replaced
 from mpicoded.errors import InputError
 
 
@@ -37,16 +37,11 @@ def export(result: str, target: str, trusted: bool) -> int:
         tensors = _by_its_code(results, trusted)
     rounds = int(results.history["round"][-1])
     about = {"mpicoded": results.versions.get("mpicoded", ""), "rounds": str(rounds), "experiment": results.toml}
-    temporary = f"{target}.{os.getpid()}.part"
     try:
-        with open(temporary, "wb") as file:
-            file.write(save(tensors, metadata=about))
-        os.replace(temporary, target)
+        with replaced(target) as file:
+            file.write(memoryview(save(tensors, metadata=about)))
     except OSError as error:
         raise InputError(f"output {target} cannot be written: {error.strerror}") from None
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
     names = f"{len(tensors)} tensors" if len(tensors) != 1 else "1 tensor"
     print(f"{target}: {names}, {results.parameters.size} parameters after {rounds} rounds")
     return 0

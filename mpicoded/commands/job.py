@@ -110,8 +110,7 @@ class Job:
             saved = checkpoints.find(self._place)
         except InputError:
             saved = None
-        ours = saved is not None and saved.digest == self._digest
-        if saved is None or not ours:
+        if saved is None or saved.digest != self._digest:
             return ""
         return f"; {resume_command(self._experiment, self._target)} goes on after round {saved.round}"
 

@@ -19,8 +19,8 @@ _SCANNED = 1 << 20  # bytes at the beginning of a file, where attributes are
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
-    """A new HDF5 file that takes the place of ``path`` when the block ends well.
+def replaced(path: str | os.PathLike[str]) -> Iterator["_Written"]:
+    """A new file that takes the place of ``path`` when the block ends well.
 
     It is written beside it and synced before it is renamed: at every instant, also after a kill or a power failure,
     the old or the new file stands there complete. Raises OSError where it cannot be written, and leaves the old one.
@@ -30,9 +30,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     written = None
     try:
         written = _Written(temporary)
-        # Version 1.8 of the format: the older one has no room for the names of more than 4095 hosts.
-        with h5py.File(temporary, "w", driver="fileobj", fileobj=written, libver=("v108", "v110")) as file:
-            yield file
+        yield written
         written.close()
         os.replace(temporary, target)
     except OSError as error:
@@ -46,8 +44,19 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+    """The same as HDF5."""
+    # Version 1.8 of the format: the older one has no room for the names of more than 4095 hosts.
+    with (
+        replaced(path) as written,
+        h5py.File(_beside(Path(path)), "w", driver="fileobj", fileobj=written, libver=("v108", "v110")) as file,
+    ):
+        yield file
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise OSError where ``whole_file`` cannot write this file now."""
+    """Raise OSError where ``replaced`` cannot write this file now."""
     temporary = _beside(Path(path))
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))
     os.unlink(temporary)
@@ -58,7 +67,7 @@ def _beside(target: Path) -> Path:
 
 
 class _Written:
-    """A new file that HDF5 writes to. After a write that failed all others seem to succeed, until it is closed.
+    """A new file, that HDF5 can write to. After a write that failed all others seem to succeed, until it is closed.
 
     HDF5 may crash where it closes a file after a failed write, on a full disk say, so it is never told of one.
     """

@@ -32,7 +32,7 @@ def problem(model, subsets=4, samples=6, dtype=np.float64, seed=0, classes=10):
     return parameters, x, y, weights
 
 
-def plain(make, parameters, x, y, weights, names=None):
+def plain(make, parameters, x, y, weights):
     """Losses and gradients by autograd over all samples of a subset, weights and all."""
     module = make().to(torch.float64)
     nn.utils.vector_to_parameters(torch.tensor(parameters, dtype=torch.float64), module.parameters())
@@ -191,7 +191,7 @@ def test_augmentation_moves_images_by_whole_pixels():
         ]
         assert len(hits) == 1
         seen.add(hits[0])
-    assert len(seen) == 50 or len(seen) > 45  # nearly all of 2 × 25
+    assert len(seen) > 45  # nearly all of 2 × 25
 
 
 def test_augmentation_is_of_training_alone_and_seeded():

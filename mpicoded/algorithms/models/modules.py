@@ -59,7 +59,7 @@ def made(source: Source, seed: int) -> nn.Module:
     for name, each in module.named_parameters():
         if each.is_complex():
             raise InputError(f"{source}: parameter {name} is complex, which a vector of real numbers cannot hold")
-    if not any(each.requires_grad for each in module.parameters()):
+    if not wanted(module):
         raise InputError(f"{source} has no parameters that want gradients")
     return module
 
@@ -79,12 +79,13 @@ def constants(module: nn.Module) -> dict[str, Tensor]:
 def about(source: Source) -> About:
     """Without keeping the module."""
     module, (_, checksum) = made(source, 0), factory(source.module, source.folder)
-    parts = {name: tuple(each.shape) for name, each in wanted(module).items()}
+    trained = wanted(module)
+    parts = {name: tuple(each.shape) for name, each in trained.items()}
     found = hashlib.sha256(checksum.encode())
     for name, each in constants(module).items():
         found.update(name.encode())
         found.update(each.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    dim = sum(each.numel() for each in wanted(module).values())
+    dim = sum(each.numel() for each in trained.values())
     return About(parts, dim, set(module.state_dict()) == set(parts), found.hexdigest())
 
 
