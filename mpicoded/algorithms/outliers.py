@@ -8,7 +8,7 @@ from mpicoded.algorithms.slices import WHOLE, Sums, squared_distances
 from mpicoded.algorithms.spread import deviations
 
 # Robust deviations beyond which a vote is counted. In the papers' settings honest votes stay within 3.3 (distance), 3.3
-# (direction) and 4.9 (nearest vote), see docs/unknown_byzantine.md.
+# (direction) and 4.9 (nearest vote), see docs/studies/unknown_byzantine.md.
 _DISTANCE, _DIRECTION, _CLOSENESS = 4.0, 4.5, 8.0
 _SLIGHT = 0.05  # honest votes may agree very well: a vote that differs by a few percent does no harm
 _PASSES = 20  # each leaves out what the last one found; they settle in two or three

@@ -1,6 +1,6 @@
 """No search may exceed a stated kappa, and worst cases that are known are met.
 
-``docs/studies/robustness.py``, from which the search is, does it for longer.
+``postprocess/studies/robustness.py``, from which the search is, does it for longer.
 """
 
 import math
@@ -25,10 +25,10 @@ from mpicoded.algorithms.randomness import generator
 
 from .building import build
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "studies"))
-import robustness
-from robustness import ALONE, BYZANTINE, LINE, TURNED, VOTES, Case, chained, in_all_coordinates
-from worst_cases import Found, largest, ratio, search, variance
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from postprocess.studies import robustness
+from postprocess.studies.robustness import ALONE, BYZANTINE, LINE, TURNED, VOTES, Case, chained, in_all_coordinates
+from postprocess.studies.worst_cases import Found, largest, ratio, search, variance
 
 pytestmark = pytest.mark.unchecked
 STUDIES = Path(robustness.__file__).parent
@@ -54,7 +54,7 @@ every_number = pytest.mark.parametrize("byzantine", BYZANTINE)
 
 @pytest.mark.parametrize("case", BOUNDED)
 def test_a_search_stays_below_kappa(case):
-    """As stated by the literature, or derived in docs/robustness.md."""
+    """As stated by the literature, or derived in docs/studies/robustness.md."""
     bound, _ = case.bound()
     assert 0 < case.worst(steps=80, seed=5, every=15).ratio <= bound * (1 + 1e-9)
 
@@ -185,7 +185,7 @@ def test_in_many_dimensions_the_constant_of_cra_dl_is_kappa(name, byzantine):
     assert ratio(rule.aggregate, votes, honest, largest) <= by_variance
 
 
-# --- the table of docs/robustness.md
+# --- the table of docs/studies/robustness.md
 
 
 STORED = robustness.load(STUDIES / "robustness.jsonl")

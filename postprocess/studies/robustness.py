@@ -1,6 +1,6 @@
 """How far lies can move each robust rule: a search for the worst case, written as Markdown tables.
 
-    python docs/studies/robustness.py [--found docs/studies/robustness.jsonl] [--steps 10000] [--seed 1] > tables.md
+    python -m postprocess.studies robustness [--found postprocess/studies/robustness.jsonl] [--steps 10000] [--seed 1] > tables.md
 
 A rule F is (f, kappa)-robust when, for every set S of n - f of the n votes,
 ||F - mean_S||^2 <= kappa V with V = (1/|S|) sum over S of ||x_i - mean_S||^2. What is found (see worst_cases.py) is a
@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from worst_cases import Array, Found, Measure, Rule, largest, rounded, search, variance
-from worst_cases import ratio as ratio_of
 
 from mpicoded.algorithms import aggregators, theory
 from mpicoded.algorithms.aggregators import Aggregator
 from mpicoded.algorithms.component import members
 from mpicoded.algorithms.filters import AdaptiveClipping, Filter, NearestNeighborMixing
 from mpicoded.algorithms.randomness import generator
+from postprocess.studies.worst_cases import Array, Found, Measure, Rule, largest, rounded, search, variance
+from postprocess.studies.worst_cases import ratio as ratio_of
 
 VOTES, BYZANTINE = 20, (2, 4, 8)
 UNBOUNDED = 1e6  # a ratio that no bounded rule comes near
@@ -74,7 +74,7 @@ def rules(byzantine: int) -> dict[str, Aggregator]:
 
 
 def derived(rule: Aggregator, votes: int, byzantine: int) -> float | None:
-    """Bounds of kappa that docs/robustness.md proves, for rules whose literature has none."""
+    """Bounds of kappa that docs/studies/robustness.md proves, for rules whose literature has none."""
     nearest = 4 * byzantine / (votes - byzantine)
     match rule:
         case aggregators.Phocas():

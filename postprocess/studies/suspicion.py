@@ -1,6 +1,6 @@
 """Who was it? How many fixed attackers are the most suspected devices, with and without coding.
 
-    python docs/studies/suspicion.py FOLDER [--seeds 5] > table.md
+    python -m postprocess.studies suspicion FOLDER [--seeds 5] > table.md
 
 5 of 100 devices are Byzantine in all of 200 rounds; result files stay in FOLDER, and what is there is not run again.
 """
@@ -8,11 +8,11 @@
 from pathlib import Path
 
 import numpy as np
-from runs import data, options, run
 
 from mpicoded.configs import loads
 from mpicoded.data.results import Results
 from mpicoded.training.adversary import byzantine_devices
+from postprocess.studies.runs import data, options, run
 
 BYZANTINE, ROUNDS, FIRST = 5, 200, 3
 ATTACKS = ("sign_flip", "gaussian", "ipm", "bit_flip", "alie", "mimic")

@@ -1,6 +1,6 @@
 """How exact the cyclic code is under lies that are hard to tell from rounding, written as Markdown tables.
 
-    python docs/studies/exact_codes.py [--trials 3] [--seed 1] > tables.md
+    python -m postprocess.studies exact_codes [--trials 3] [--seed 1] > tables.md
 
 N devices, one subset each, gradients of 20 normal numbers of mean 1. The s liars are neighbours in the code's circle
 or anywhere. They send: other normal numbers; their own message negated; all the same; errors of sizes from 1e-6 to 1e9

@@ -1,6 +1,6 @@
 """Exact and approximate codes beside each other, in the setting of CRA-DL: where they end, and what they cost.
 
-    python docs/studies/baselines.py FOLDER [--seeds 3] > table.md
+    python -m postprocess.studies baselines FOLDER [--seeds 3] > table.md
 
 Each seed has data of its own; result files stay in FOLDER, and what is there is not run again.
 """
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from runs import data, options, run
 
 from mpicoded.data.results import Results
+from postprocess.studies.runs import data, options, run
 
 ATTACKS = {"sign flip": ("sign_flip", ("--attack.scale", -1.0)), "ALIE": ("alie", ())}
 

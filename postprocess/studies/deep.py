@@ -1,6 +1,6 @@
 """Do the codes help deep networks on real images? Fashion-MNIST, five of 25 devices lie.
 
-    python docs/studies/deep.py FOLDER [--part mlp|cnn] [--seeds 3] [--picture docs/images/deep.png] > tables.md
+    python -m postprocess.studies deep FOLDER [--part mlp|cnn] [--seeds 3] [--picture docs/images/deep.png] > tables.md
 
 Result files stay in FOLDER, and what is there is not run again.
 """
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runs import call, run
 
 from mpicoded.data.results import Results
+from postprocess.studies.runs import call, run
 
 FIRST, REDUNDANCY = 3, 5
 SKEWS = (0.1, 1.0)  # of the Dirichlet split

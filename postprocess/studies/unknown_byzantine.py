@@ -1,6 +1,6 @@
 """Is the number of Byzantine devices needed? The rule with an estimate against the rule that is told.
 
-    python docs/studies/unknown_byzantine.py FOLDER [--seeds 5] > table.md
+    python -m postprocess.studies unknown_byzantine FOLDER [--seeds 5] > table.md
 
 Each seed has data of its own; result files stay in FOLDER, and what is there is not run again.
 """
@@ -8,9 +8,9 @@ Each seed has data of its own; result files stay in FOLDER, and what is there is
 from pathlib import Path
 
 import numpy as np
-from runs import data, options, run
 
 from mpicoded.data.results import Results
+from postprocess.studies.runs import data, options, run
 
 NUMBERS = (0, 1, 5, 10, 20, 30)
 ATTACKS = {

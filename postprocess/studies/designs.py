@@ -1,6 +1,6 @@
 """Exact against approximate allocation in CRA-DL: a block design, its equals by chance, and no coding.
 
-    python docs/studies/designs.py FOLDER [--seeds 10] [--picture docs/images/designs.png] > table.md
+    python -m postprocess.studies designs FOLDER [--seeds 10] [--picture docs/images/designs.png] > table.md
 
 Each seed has data and a run of its own for every allocation and attack; result files stay in FOLDER, and what is there
 is not run again.
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from runs import data, options, run
 
 from mpicoded.data.results import Results
+from postprocess.studies.runs import data, options, run
 
 SUBSETS, REDUNDANCY, LAST = 825, 33, 10
 
