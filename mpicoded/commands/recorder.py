@@ -37,6 +37,7 @@ class Recorder:
         warnings: list[str],
         lost_before: Mapping[str, Any],
         parts: Mapping[str, tuple[int, ...]],
+        data: str,
     ) -> None:
         self.rank = np.repeat(np.arange(len(hosts)), block_sizes(experiment.devices, len(hosts)))  # of each device
         self.host = np.array(hosts, object)[self.rank]
@@ -59,6 +60,7 @@ class Recorder:
             warnings=warnings,
             parts=parts,
             complete=experiment.model.complete(),
+            data=data,
         )
         self._writer.rows.extend(rows)
         self._written = time.monotonic() - _WRITE_SECONDS

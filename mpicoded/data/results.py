@@ -27,7 +27,8 @@
 ======================  ============================================================================================
 
 Root attributes: ``format`` = "mpicoded-result", ``version`` = 1, ``experiment`` (the resolved config as TOML),
-``finished``, ``versions`` and ``mpi`` (texts), ``hosts`` (one name a rank), ``warnings`` (one line each).
+``finished``, ``versions`` and ``mpi`` (texts), ``hosts`` (one name a rank), ``warnings`` (one line each), ``data`` (how
+the dataset was made, the words of ``mpicoded data``).
 
 History: ``round`` counts the steps done; ``loss`` is F, ``suboptimality`` F - F* where the optimum is known,
 ``accuracy`` the share of the test split that is classified right and ``test_loss`` the mean loss of its samples,
@@ -84,6 +85,7 @@ class Results(NamedTuple):
     hosts: list[str]
     warnings: list[str]
     toml: str  # the resolved config as text
+    data: str  # how the dataset was made: the words of ``mpicoded data``; of older versions empty
 
 
 class ResultWriter:
@@ -102,6 +104,7 @@ class ResultWriter:
         warnings: list[str],
         parts: Mapping[str, tuple[int, ...]],
         complete: bool = True,
+        data: str = "",
     ) -> None:
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
@@ -112,6 +115,7 @@ class ResultWriter:
             "experiment": experiment,
             "versions": json.dumps(dict(versions)),
             "mpi": mpi,
+            "data": data,
         }
         self._hosts = hosts
         self._allocation, self._copies = dict(allocation), copies
@@ -238,4 +242,5 @@ def read_result(file: h5py.Group, name: str) -> Results:
         hosts=[str(host) for host in file.attrs["hosts"]],
         warnings=[str(line) for line in file.attrs["warnings"]],
         toml=toml,
+        data=str(file.attrs.get("data", "")),
     )
