@@ -12,6 +12,7 @@ from mpicoded.figures import look
 
 BANDS = ("deviation", "range", "none")
 QUANTITIES = ("accuracy", "suboptimality", "loss")
+_FAR = 1e30  # times the least value
 _MANY = 20  # points of a line, for which marks would be too many
 
 
@@ -84,6 +85,8 @@ def draw(
         axis = axes[0, 0]
         drawn = [_thin(curve(group, x, y, band), most) for group in groups]
         log_y = y != "accuracy" and all((one.mean[np.isfinite(one.mean)] > 0).all() for one in drawn)
+        if log_y:
+            drawn = _without_the_diverged(drawn)
         for group, one, style in zip(groups, drawn, styles(groups, drawn), strict=True):
             axis.plot(one.x, one.mean, label=look.plain(group.label), **style)
             if band != "none" and len(group.results) > 1:
@@ -128,6 +131,15 @@ def _legend_rows(groups: Sequence[Group], width: float) -> int:
     longest = max(len(group.label) for group in groups)
     fits = max(1, min(4, int(width * 16 // (longest + 9))))
     return -(-len(groups) // fits)
+
+
+def _without_the_diverged(drawn: Sequence[Curve]) -> list[Curve]:
+    """Curves end where they leave any picture: matplotlib cannot make an axis that reaches there."""
+    least = min((one.mean[one.mean > 0].min(initial=np.inf) for one in drawn), default=1.0)
+    return [
+        one._replace(mean=np.where(one.mean < _FAR * least, one.mean, np.nan), high=np.minimum(one.high, _FAR * least))
+        for one in drawn
+    ]
 
 
 def _clip(axis: Any, drawn: Sequence[Curve]) -> None:
