@@ -22,7 +22,7 @@ def inline(made: Any, name: str, description: str) -> str:
     # matplotlib's style sheet would be one for the whole page.
     text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     used = set(re.findall(r"(?:#|url\(#)([\w-]+)", text))
-    text = re.sub(r' id="([\w-]+)"', lambda found: found[0] if found[1] in used else "", text)
+    text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", text)
     box = re.search(r'viewBox="[^"]*"', text)
     head = f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" xmlns="http://www.w3.org/2000/svg" {box[0] if box else ""}'
     label = f'style="stroke-linejoin: round" role="img" aria-label="{escape(description, quote=True)}"'
