@@ -101,7 +101,7 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     if command == "list":
         from mpicoded.commands.listing import listing
 
-        return listing(arguments.family, arguments.markdown)
+        return listing(arguments.family, arguments.markdown, arguments.reference)
     if command == "export":
         from mpicoded.commands.export import export
 
