@@ -28,7 +28,18 @@ SHELL = [block for page in PAGES for block in blocks(page) if block.language in 
 RUN = [page for page in PAGES if any(block.page == page and block.mark == "run by a test" for block in SHELL)]
 NOT_RUN = [block for block in SHELL if block.mark.startswith("not run: ")]
 DATA = {"linear.h5": {"subsets": 100, "sigma_h": 0.3}, "linear_1000.h5": {"subsets": 1000, "sigma_h": 0.25}}
-STAND_INS = ("mpicoded", "mpiexec", "mpirun", "sbatch", "salloc", "module", "docker", "git", "pre-commit")
+STAND_INS = (
+    "mpicoded",
+    "mpiexec",
+    "mpirun",
+    "sbatch",
+    "salloc",
+    "module",
+    "docker",
+    "git",
+    "pre-commit",
+    "sphinx-build",
+)
 PYTHONS = ("python", "python3", "pip", "pytest")
 ALONE = ("results.md",)  # pages whose Python must work where mpicoded is not installed
 WITH_OVERRIDES = ("run", "plan", "allocation", "sweep")
