@@ -103,7 +103,7 @@ def shown(page, place):
     for block in blocks(page):
         if block.file:
             with (place / block.file).open("a") as file:
-                file.write(block.text)
+                file.write(block.text + "\n\n")
     if (place / "pyproject.toml").exists():
         about = tomllib.loads((place / "pyproject.toml").read_text())["project"]
         meta = place / f"{about['name']}-{about['version']}.dist-info"
