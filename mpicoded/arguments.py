@@ -83,17 +83,58 @@ def parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="summarise and compare result files", allow_abbrev=False)
     show.add_argument("files", nargs="+", metavar="FILE", help="result files")
     show.add_argument("--timings", action="store_true", help="also the seconds of each phase")
-    export = commands.add_parser(
-        "export",
-        help="the trained parameters for other programs",
-        description="The parameters of a result file as a safetensors file: a tensor for each of their names.",
-        allow_abbrev=False,
-    )
-    export.add_argument("result", help="a result file")
-    export.add_argument("--trust", action="store_true", help="run the network's code where more of it is needed")
-    export.add_argument("-o", "--output", required=True, metavar="MODEL.safetensors", help="the file to write")
+    show.add_argument("--config", action="store_true", help="print the experiment of one, as a config to run again")
+    show.add_argument("--follow", action="store_true", help="print the rows of one running job as they come")
+    _add_merge(commands)
+    _add_report(commands)
+    _add_export(commands)
     commands.add_parser("doctor", help="is this machine right?", allow_abbrev=False)
     return found
+
+
+def _add_export(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    export = commands.add_parser(
+        "export",
+        help="trained parameters, or histories, for other programs",
+        description="The parameters of a result file as a safetensors file, a tensor for each of their names; or the "
+        "histories of result files as a table, or for TensorBoard.",
+        usage="mpicoded export OUT.h5 -o MODEL.safetensors [--trust]\n"
+        "       mpicoded export --csv FILE … -o TABLE.csv\n"
+        "       mpicoded export --tensorboard FILE … -o FOLDER [--follow]",
+        allow_abbrev=False,
+    )
+    export.add_argument("files", nargs="+", metavar="FILE", help="result files; one for its parameters")
+    export.add_argument("-o", "--output", required=True, help="the file or folder to write")
+    what = export.add_mutually_exclusive_group()
+    what.add_argument("--csv", action="store_true", help="the histories, a row each, with the settings that differ")
+    what.add_argument("--tensorboard", action="store_true", help="the histories as TensorBoard's event files")
+    export.add_argument("--follow", action="store_true", help="TensorBoard: go on while the job runs")
+    export.add_argument("--trust", action="store_true", help="run the network's code where more of it is needed")
+
+
+def _add_merge(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    merge = commands.add_parser(
+        "merge",
+        help="many results in one file",
+        description="One file with a group for each result, named by its experiment's hash; all that reads result "
+        "files reads it.",
+        allow_abbrev=False,
+    )
+    merge.add_argument("files", nargs="+", metavar="FILE", help="result files, or merged ones")
+    merge.add_argument("-o", "--output", required=True, metavar="MERGED.h5", help="the file to write")
+
+
+def _add_report(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    report = commands.add_parser(
+        "report",
+        help="result files as one page for a browser",
+        description="A page that needs nothing else: curves, table, what differs, timings, bytes, suspects, warnings, "
+        "versions, and the commands to repeat it.",
+        allow_abbrev=False,
+    )
+    report.add_argument("files", nargs="+", metavar="FILE", help="result files")
+    report.add_argument("-o", "--output", default="report.html", help="the page (default: report.html)")
+    report.add_argument("--title", help="its title")
 
 
 def _add_rates(plan: _Parser) -> None:

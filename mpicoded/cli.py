@@ -60,7 +60,8 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     together = command in ("run", "resume") or (command == "sweep" and arguments.index is not None)
     if processes > 1 and command == "sweep" and arguments.run:
         raise InputError("sweep --run starts its ranks by itself: start it without mpiexec, with --ranks")
-    if rank > 0 and command in ("list", "show", "export", "plan", "allocation", "sweep") and not together:
+    alone = ("list", "show", "export", "merge", "report", "plan", "allocation", "sweep")
+    if rank > 0 and command in alone and not together:
         return 0
     if together and arguments.ranks is not None:
         if processes > 1:
@@ -103,16 +104,47 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
 
         return listing(arguments.family, arguments.markdown, arguments.reference)
     if command == "export":
-        from mpicoded.commands.export import export
+        return _export(arguments)
+    if command == "merge":
+        from mpicoded.commands.merge import run as merge
 
-        return export(arguments.result, arguments.output, arguments.trust)
+        return merge(arguments.files, arguments.output)
+    if command == "report":
+        from mpicoded.commands.report import report
+
+        return report(arguments.files, arguments.output, arguments.title)
     if command == "show":
+        if arguments.follow:
+            if len(arguments.files) != 1 or arguments.timings or arguments.config:
+                raise InputError("show --follow takes one result file, and nothing else")
+            from mpicoded.commands.follow import follow
+
+            return follow(arguments.files[0])
         from mpicoded.commands.show import show
 
-        return show(arguments.files, arguments.timings)
+        return show(arguments.files, arguments.timings, arguments.config)
     from mpicoded.commands.doctor import doctor
 
     return doctor()
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    files, output = arguments.files, arguments.output
+    if arguments.follow and not arguments.tensorboard:
+        raise InputError("export --follow goes with --tensorboard")
+    if arguments.csv or arguments.tensorboard:
+        if arguments.trust:
+            raise InputError("export --trust goes with parameters, not with histories")
+        from mpicoded.commands import tables
+
+        if arguments.csv:
+            return tables.export_csv(files, output)
+        return tables.export_tensorboard(files, output, arguments.follow)
+    if len(files) != 1:
+        raise InputError(f"export of parameters takes one result file, got {len(files)} (histories: --csv)")
+    from mpicoded.commands.export import export
+
+    return export(files[0], output, arguments.trust)
 
 
 def _without_ranks(words: list[str]) -> list[str]:

@@ -1,10 +1,8 @@
 """``mpicoded allocation``: who computes what, in numbers and as a picture."""
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +15,10 @@ from mpicoded.commands.text import table
 from mpicoded.data import layout
 from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment
+from mpicoded.figures import allocation as figures
+from mpicoded.figures import look
 
 _LINES = 40  # of a picture in the terminal, at most
-_ENDINGS = (".png", ".pdf", ".svg")
-_BLUE = "#0072B2"  # Okabe and Ito's: told from white by colour-blind readers, and in grey print
 
 
 def allocation(config: str, overrides: Sequence[str], output: str | None = None, round: int = 0) -> int:
@@ -32,13 +30,13 @@ def allocation(config: str, overrides: Sequence[str], output: str | None = None,
     if round >= experiment.rounds:
         raise InputError(f"--round must be below the experiment's {experiment.rounds} rounds, got {round}")
     if output is not None:
-        _check_output(output)
+        look.check_output(output)
     held = part.assignment(devices, subsets, round, experiment.seed)
     title = f"{part.name()}: {devices} devices, {subsets} subsets, " + (
         f"round {round}" if part.varies else "the same in all rounds"
     )
     if output is not None:
-        save(figure(held, title), output)
+        look.save(figures.draw(held, title), output)
     encoder = _spreading(experiment)
     report = allocations.report(
         part, devices, subsets, experiment.seed, round, weigh=lambda shown: encoder.code(shown, 0, devices).rows
@@ -139,40 +137,6 @@ def shrink(held: Bool[Array, "devices subsets"], rows: int, columns: int) -> Boo
     heights, widths = np.diff([*down, held.shape[0]]), np.diff([*across, held.shape[1]])
     # Whole numbers on both sides: ones / area >= all ones / all area.
     return np.asarray((ones * held.size >= np.outer(heights, widths) * held.sum()) & (ones > 0))
-
-
-def figure(held: Bool[Array, "devices subsets"], title: str) -> Any:
-    """A matplotlib figure of the assignment, blue where a device computes a subset."""
-    try:
-        from matplotlib.colors import ListedColormap
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError:
-        raise InputError("a picture needs matplotlib: pip install 'mpicoded[plots]'") from None
-    devices, subsets = held.shape
-    made = Figure(figsize=(7, min(max(7 * devices / subsets, 2), 7) + 0.8), layout="constrained")
-    axes = made.add_subplot()
-    axes.imshow(held, cmap=ListedColormap(["white", _BLUE]), vmin=0, vmax=1, aspect="auto", interpolation_stage="rgba")
-    axes.set_xlabel("subset")
-    axes.set_ylabel("device")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(title, fontsize="medium")
-    return made
-
-
-def save(made: Any, output: str) -> None:
-    """Write the figure; its ending says as what."""
-    try:
-        made.savefig(output, dpi=160)
-    except OSError as error:
-        raise InputError(f"picture {output} cannot be written: {error.strerror or error}") from None
-
-
-def _check_output(output: str) -> None:
-    ending = os.path.splitext(output)[1].lower()
-    if ending not in _ENDINGS:
-        raise InputError(f"picture {output}: the ending must be one of {', '.join(_ENDINGS)}, got {ending or 'none'!r}")
 
 
 def _encodes(encoding: str | None) -> bool:

@@ -6,7 +6,6 @@ experiment again finds its result. The data's path is part of the experiment, wh
 """
 
 import functools
-import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import NamedTuple
 
 from mpicoded import configs
 from mpicoded.data import checkpoints, layout
+from mpicoded.data.naming import experiment_hash
 from mpicoded.data.results import load_results
 from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment
 
 FINISHED = "finished"
-_DIGITS = 10  # of the hash: that two of ten thousand experiments share them happens once in twenty thousand times
 
 
 class Point(NamedTuple):
@@ -86,7 +85,7 @@ def make(paths: Sequence[str], vary: Sequence[str], overrides: Sequence[str], fo
             grid.repeated.append(f"{label} is the same experiment as {places[toml]}: it runs once")
             continue
         places[toml] = len(grid.points)
-        name = f"{Path(path).stem}-{hashlib.sha256(toml.encode()).hexdigest()[:_DIGITS]}.h5"
+        name = f"{Path(path).stem}-{experiment_hash(toml)}.h5"
         grid.points.append(Point(path, tuple(values), experiment, str(Path(folder, name))))
     return grid
 

@@ -15,6 +15,7 @@ from mpicoded.algorithms.shapes import Array
 from mpicoded.data.results import ResultWriter
 from mpicoded.experiment import Experiment
 from mpicoded.training.faults import Faults
+from mpicoded.training.history import Scores
 from mpicoded.training.loop import Progress
 from mpicoded.training.tolerance import Estimate
 from mpicoded.transport.base import Loss, block_sizes
@@ -36,6 +37,7 @@ class Recorder:
         warnings: list[str],
         lost_before: Mapping[str, Any],
         parts: Mapping[str, tuple[int, ...]],
+        data: str,
     ) -> None:
         self.rank = np.repeat(np.arange(len(hosts)), block_sizes(experiment.devices, len(hosts)))  # of each device
         self.host = np.array(hosts, object)[self.rank]
@@ -58,6 +60,7 @@ class Recorder:
             warnings=warnings,
             parts=parts,
             complete=experiment.model.complete(),
+            data=data,
         )
         self._writer.rows.extend(rows)
         self._written = time.monotonic() - _WRITE_SECONDS
@@ -82,7 +85,7 @@ class Recorder:
             progress.timings,
             progress.memory,
             self._bad_records(progress.faults),
-            self._suspicion(progress.suspicion),
+            self._suspicion(progress.suspicion, progress.scores),
             self._estimates(progress.estimates),
             finished=progress.finished,
             lost_ranks=self.lost(progress.lost),
@@ -122,9 +125,15 @@ class Recorder:
         before = self._lost_before
         return {name: np.concatenate([before[name], now[name]]) for name in now} if before else now
 
-    def _suspicion(self, scores: Array) -> dict[str, Any]:
+    def _suspicion(self, scores: Array, earlier: Scores) -> dict[str, Any]:
         by_rank = np.bincount(self.rank, scores) / np.bincount(self.rank)
-        return {"score": scores, "rank": self.rank, "host": self.host, "rank_score": by_rank}
+        return {
+            "score": scores,
+            "rank": self.rank,
+            "host": self.host,
+            "rank_score": by_rank,
+            "over_time": {"round": earlier.round, "score": earlier.score},
+        }
 
     def _estimates(self, notes: list[Estimate]) -> dict[str, Any]:
         """A column for each number, a row for each round; those that there are."""

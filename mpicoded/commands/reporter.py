@@ -51,7 +51,7 @@ class Reporter:
             warnings += [f"plug-in that cannot be used: {line}" for line in plugins.found().refused]
         found = (experiment, allocation, transport.description, hosts, target)
         parts = experiment.model.parts(description.features, description.classes)
-        self._recorder = Recorder(*found, rows, warnings, lost_before, parts)
+        self._recorder = Recorder(*found, rows, warnings, lost_before, parts, description.made_by)
         self._first = dict(rows[0]) if rows else {}
         self._row = dict(rows[-1]) if rows else {}
         nodes = len(set(hosts))

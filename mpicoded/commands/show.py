@@ -7,16 +7,22 @@ import numpy as np
 from mpicoded.algorithms.shapes import Array
 from mpicoded.commands.text import readable_bytes, table
 from mpicoded.data.compare import differences
-from mpicoded.data.results import Results, load_results
+from mpicoded.data.merged import load_all
+from mpicoded.data.results import Results
 from mpicoded.errors import InputError, one_line
 
 _MOST = 5  # ranks and devices that are named
 _QUANTITIES = ("loss", "suboptimality", "accuracy", "test_loss", "gradient_norm")
 
 
-def show(paths: Sequence[str], timings: bool) -> int:
-    """Print the summary of each file, and for several the comparison."""
-    results = [load_results(path) for path in paths]
+def show(paths: Sequence[str], timings: bool, config: bool = False) -> int:
+    """Print the summary of one file, the comparison of several, or the config of one."""
+    results = load_all(paths)
+    if config:
+        if len(results) != 1 or timings:
+            raise InputError(f"show --config takes one result, and nothing else, got {len(results)}")
+        print(results[0].toml, end="")
+        return 0
     for result in results:
         if not len(result.history["round"]):
             raise InputError(f"result file {result.path} has no rows yet")

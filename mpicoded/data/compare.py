@@ -1,11 +1,21 @@
-"""What differs between experiments: labels for tables and plots."""
+"""What differs between experiments, and which are the same but for the seed: for tables and figures."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
+from mpicoded.data.naming import experiment_hash
 from mpicoded.data.results import Results
 
 _UNINTERESTING = ("evaluate_every",)
+SEED, DATA = "seed", "data.path"
+
+
+class Group(NamedTuple):
+    """Results of one experiment with different seeds."""
+
+    label: str
+    settings: dict[str, str]  # those that are not the same in all groups
+    results: list[Results]
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -21,29 +31,88 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(results: Sequence[Results]) -> list[dict[str, str]]:
+def differences(results: Sequence[Results], ignored: Collection[str] = ()) -> list[dict[str, str]]:
     """For each result the settings that are not the same in all of them, by key."""
     flats = [flatten(result.experiment) for result in results]
     keys = list(dict.fromkeys(key for flat in flats for key in flat))
     differing = [
-        key for key in keys if key not in _UNINTERESTING and any(flat.get(key) != flats[0].get(key) for flat in flats)
+        key
+        for key in keys
+        if key not in _UNINTERESTING
+        and key not in ignored
+        and any(flat.get(key) != flats[0].get(key) for flat in flats)
     ]
     return [{key: str(flat[key]) if key in flat else "–" for key in differing} for flat in flats]
 
 
-def labels(results: Sequence[Results]) -> list[str]:
+def labels(results: Sequence[Results], ignored: Collection[str] = ()) -> list[str]:
     """A short label for each result: component names first; the file's name where settings do not tell them apart."""
-    found = []
-    for settings in differences(results):
-        parts = []
-        for key, value in sorted(settings.items(), key=lambda item: not item[0].endswith(".name")):
-            family, _, field = key.rpartition(".")
-            if value != "–":
-                parts.append(value if field == "name" else f"{field} {value}")
-            elif field == "name" and family.startswith("filters"):
-                parts.append("no filter")
-        found.append(", ".join(parts))
+    found = [_label(settings) for settings in differences(results, ignored)]
     return [
         label if label and found.count(label) == 1 else " ".join(filter(None, [label, f"({result.path})"]))
         for label, result in zip(found, results, strict=True)
     ]
+
+
+def _label(settings: dict[str, str]) -> str:
+    parts = []
+    for key, value in sorted(settings.items(), key=lambda item: not item[0].endswith(".name")):
+        family, _, field = key.rpartition(".")
+        if value != "–":
+            parts.append(value if field == "name" else f"{field} {value}")
+        elif field == "name" and family.startswith("filters"):
+            parts.append("no filter")
+    return ", ".join(parts)
+
+
+def by_seed(results: Sequence[Results], apart: bool = False) -> list[Group]:
+    """Results that are the same but for the seed together; ``apart``: each by itself.
+
+    They stay in the order in which they come; where their files are named by hashes, in that of their settings. Seeds
+    may have data of their own: where each of a group has another seed, the data's path may differ as well.
+    """
+    if apart:
+        return _groups([[result] for result in results])
+    found: dict[str, list[Results]] = {}
+    for result in results:
+        found.setdefault(_key(result, (SEED, DATA)), []).append(result)
+    parted: list[list[Results]] = []
+    for members in found.values():
+        if _different_seeds(members):
+            parted.append(members)
+            continue
+        of_data: dict[str, list[Results]] = {}
+        for result in members:
+            of_data.setdefault(_key(result, (SEED,)), []).append(result)
+        for same in of_data.values():
+            parted += [same] if _different_seeds(same) else [[one] for one in same]
+    return _groups(parted)
+
+
+def _different_seeds(members: Sequence[Results]) -> bool:
+    return len({result.experiment.get(SEED) for result in members}) == len(members)
+
+
+def _key(result: Results, without: Collection[str]) -> str:
+    return str(sorted((key, str(value)) for key, value in flatten(result.experiment).items() if key not in without))
+
+
+def _groups(parted: Sequence[list[Results]]) -> list[Group]:
+    within = [differences(members) for members in parted]
+    ignored = [key for key in (SEED, DATA) if any(key in settings[0] for settings in within)]
+    first = [members[0] for members in parted]
+    told, settings = labels(first, ignored), differences(first, ignored)
+    groups = [Group(*one) for one in zip(told, settings, parted, strict=True)]
+    hashed = all(experiment_hash(result.toml) in result.path for result in first)
+    return sorted(groups, key=_order) if hashed else groups
+
+
+def _order(group: Group) -> list[tuple[bool, float, str]]:
+    """Numbers by size, words by the alphabet; names of components first."""
+    found = []
+    for key, value in sorted(group.settings.items(), key=lambda item: not item[0].endswith(".name")):
+        try:
+            found.append((False, float(value), key))
+        except ValueError:
+            found.append((True, 0.0, value))
+    return found

@@ -10,6 +10,7 @@
                         them, its part; ``memory/peak``: its resident memory at most, with what it shares
 ``suspicion/NAME``      (devices,) ``score``: how far out a device's votes are (near 1 for an honest one);
                         ``rank``, ``host`` of the device; (ranks,) ``rank_score``: the mean of a rank's devices
+``suspicion/over_time`` (times, devices) ``score`` as it was after each ``round`` (times,) of some of the evaluations
 ``estimates/NAME``      (rounds,), where the number of liars is estimated: ``tolerated``, the Byzantine votes that parts
                         with ``byzantine = "auto"`` tolerated in each round; ``outlying``, the votes that stood out;
                         both 0 in rounds that were skipped; there, and where the code can prove lies: ``proven``, the
@@ -26,11 +27,14 @@
 ======================  ============================================================================================
 
 Root attributes: ``format`` = "mpicoded-result", ``version`` = 1, ``experiment`` (the resolved config as TOML),
-``finished``, ``versions`` and ``mpi`` (texts), ``hosts`` (one name a rank), ``warnings`` (one line each).
+``finished``, ``versions`` and ``mpi`` (texts), ``hosts`` (one name a rank), ``warnings`` (one line each), ``data`` (how
+the dataset was made, the words of ``mpicoded data``).
 
 History: ``round`` counts the steps done; ``loss`` is F, ``suboptimality`` F - F* where the optimum is known,
 ``accuracy`` the share of the test split that is classified right and ``test_loss`` the mean loss of its samples,
 ``gradient_norm`` the norm of grad F.
+``gradients`` are the gradients of subsets (or of their mini-batches) that devices computed, each device's own counted,
+also where a rank computes what several of its devices need once.
 ``bytes_up`` are the records that devices sent, ``bytes_down`` the parameters that they received, and
 ``bytes_overhead`` the headers of the ranks, all cumulative; ``seconds`` is the time spent in rounds, evaluation
 and writing left out. ``bad_records`` and ``missing_records`` count messages that were replaced, ``saturated`` numbers
@@ -51,27 +55,12 @@ import h5py
 import numpy as np
 
 from mpicoded.algorithms.shapes import Array, Float
+from mpicoded.data.naming import COLUMNS, COUNTS, name_dimensions
 from mpicoded.data.whole import has_format, numbers, opened, read_tree, whole_file, write_tree
 from mpicoded.errors import InputError
 from mpicoded.toml import parse
 
 FORMAT, VERSION = "mpicoded-result", 1
-UNITS = {
-    "round": "1",
-    "loss": "1",
-    "suboptimality": "1",
-    "accuracy": "1",
-    "test_loss": "1",
-    "gradient_norm": "1",
-    "bytes_up": "byte",
-    "bytes_down": "byte",
-    "bytes_overhead": "byte",
-    "seconds": "s",
-    "bad_records": "1",
-    "missing_records": "1",
-    "saturated": "1",
-}
-_COUNTS = ("bad_records", "missing_records", "saturated")
 
 
 class Results(NamedTuple):
@@ -96,6 +85,7 @@ class Results(NamedTuple):
     hosts: list[str]
     warnings: list[str]
     toml: str  # the resolved config as text
+    data: str  # how the dataset was made: the words of ``mpicoded data``; of older versions empty
 
 
 class ResultWriter:
@@ -114,6 +104,7 @@ class ResultWriter:
         warnings: list[str],
         parts: Mapping[str, tuple[int, ...]],
         complete: bool = True,
+        data: str = "",
     ) -> None:
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
@@ -124,6 +115,7 @@ class ResultWriter:
             "experiment": experiment,
             "versions": json.dumps(dict(versions)),
             "mpi": mpi,
+            "data": data,
         }
         self._hosts = hosts
         self._allocation, self._copies = dict(allocation), copies
@@ -154,10 +146,6 @@ class ResultWriter:
             self._write_history(file)
             file["parameters"] = parameters
             file["parameters"].attrs.update(self._parts)
-            # netCDF's way to name a dimension: an empty dataset that says so. xarray asks for one.
-            dimension = file.create_dataset("parameter", shape=parameters.shape, dtype="f4")
-            dimension.make_scale(f"This is a netCDF dimension but not a netCDF variable. {parameters.size:>10}")
-            file["parameters"].dims[0].attach_scale(dimension)
             for name, unit, values in (("timings", "s", timings), ("memory", "byte", memory)):
                 for key, value in values.items():
                     file[f"{name}/{key}"] = value
@@ -169,20 +157,16 @@ class ResultWriter:
             group = file.create_group("allocation")
             group["copies"] = self._copies
             group.attrs.update(self._allocation)
+            name_dimensions(file)
 
     def _write_history(self, file: h5py.File) -> None:
         group = file.create_group("history")
         names = self.rows[0] if self.rows else dict.fromkeys(("round", "loss"), 0.0)
         for name in names:
-            integer = name == "round" or name.startswith("bytes") or name in _COUNTS
-            values = np.array([row[name] for row in self.rows], np.int64 if integer else np.float64)
+            values = np.array([row[name] for row in self.rows], np.int64 if name in COUNTS else np.float64)
             group[name] = values
-            group[name].attrs["units"] = UNITS.get(name, "1")
-        # A dimension scale, so that xarray sees one named dimension and its coordinate.
-        group["round"].make_scale("round")
-        for name in names:
-            if name != "round":
-                group[name].dims[0].attach_scale(group["round"])
+            unit, words = COLUMNS.get(name, ("1", name))
+            group[name].attrs.update(units=unit, long_name=words)
 
 
 def _device_table(file: h5py.File, name: str) -> dict[str, Any]:
@@ -225,32 +209,38 @@ def load_results(path: str | os.PathLike[str]) -> Results:
     """Read a result file. Raises InputError where it is missing, damaged or something else."""
     name = os.fspath(path)
     with opened(name, "result file", scanned=1 << 30) as file:
-        if file.attrs.get("format") != FORMAT:
-            raise InputError(f"{name} is not a result file of mpicoded")
-        if file.attrs["version"] != VERSION:
-            raise InputError(f"result file {name} has version {file.attrs['version']}, this program reads {VERSION}")
-        toml = str(file.attrs["experiment"])
-        history = {key: numbers(file, f"history/{key}") for key in ("round", "loss")} | _group(file, "history")
-        if len({values.shape for values in history.values()}) > 1:
-            raise ValueError("its history has unequal lengths")
-        return Results(
-            path=name,
-            experiment=parse(toml),
-            history=history,
-            parameters=numbers(file, "parameters"),
-            parts=_parts(file),
-            complete=bool(file["parameters"].attrs.get("complete", True)),
-            timings=_group(file, "timings"),
-            memory=_group(file, "memory"),
-            bad_records=_device_table(file, "bad_records"),
-            suspicion=_device_table(file, "suspicion"),
-            estimates=_group(file, "estimates"),
-            lost_ranks=_device_table(file, "lost_ranks"),
-            allocation={**file["allocation"].attrs, "copies": numbers(file, "allocation/copies")},
-            finished=bool(file.attrs["finished"]),
-            versions=dict(json.loads(file.attrs["versions"])),
-            mpi=str(file.attrs["mpi"]),
-            hosts=[str(host) for host in file.attrs["hosts"]],
-            warnings=[str(line) for line in file.attrs["warnings"]],
-            toml=toml,
-        )
+        return read_result(file, name)
+
+
+def read_result(file: h5py.Group, name: str) -> Results:
+    """A result from an open file, or from a group of one. Raises InputError, or ValueError where it is damaged."""
+    if file.attrs.get("format") != FORMAT:
+        raise InputError(f"{name} is not a result file of mpicoded")
+    if file.attrs["version"] != VERSION:
+        raise InputError(f"result file {name} has version {file.attrs['version']}, this program reads {VERSION}")
+    toml = str(file.attrs["experiment"])
+    history = {key: numbers(file, f"history/{key}") for key in ("round", "loss")} | _group(file, "history")
+    if len({values.shape for values in history.values()}) > 1:
+        raise ValueError("its history has unequal lengths")
+    return Results(
+        path=name,
+        experiment=parse(toml),
+        history=history,
+        parameters=numbers(file, "parameters"),
+        parts=_parts(file),
+        complete=bool(file["parameters"].attrs.get("complete", True)),
+        timings=_group(file, "timings"),
+        memory=_group(file, "memory"),
+        bad_records=_device_table(file, "bad_records"),
+        suspicion=_device_table(file, "suspicion"),
+        estimates=_group(file, "estimates"),
+        lost_ranks=_device_table(file, "lost_ranks"),
+        allocation={**file["allocation"].attrs, "copies": numbers(file, "allocation/copies")},
+        finished=bool(file.attrs["finished"]),
+        versions=dict(json.loads(file.attrs["versions"])),
+        mpi=str(file.attrs["mpi"]),
+        hosts=[str(host) for host in file.attrs["hosts"]],
+        warnings=[str(line) for line in file.attrs["warnings"]],
+        toml=toml,
+        data=str(file.attrs.get("data", "")),
+    )

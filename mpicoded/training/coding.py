@@ -12,6 +12,8 @@ from mpicoded.algorithms.shapes import Array, Bool, Float, Int
 from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment, check_votes
 
+_ALWAYS = -1  # instead of a round: all of them
+
 
 class Even(NamedTuple):
     """What some devices compute, each the mean of as many subsets as any other."""
@@ -33,6 +35,7 @@ class Coding:
         self._keeps = experiment.encoder.decodes or (experiment.attacked and experiment.attack.spoils is not None)
         self._last: tuple[int, Bool[Array, "devices subsets"]] | None = None
         self._weighed: tuple[tuple[int, bytes], Float[Array, " arrived"]] | None = None
+        self._load: tuple[int, Int[Array, " devices"]] | None = None
         if experiment.encoder.decodes:
             self.each = experiment.encoder.messages(self.assignment(0))
 
@@ -63,6 +66,17 @@ class Coding:
             held = np.nonzero(assignment[first:stop])[1].reshape(stop - first, -1)
         weight = encoder.even_weight(held.shape[1])
         return None if weight is None else Even(held, weight)
+
+    def load(self, round: int) -> Int[Array, " devices"]:
+        """How many subset gradients each device computes in this round, where it looks at one place only."""
+        draw = round if self._experiment.allocation.varies else 0
+        if self._load is None or self._load[0] not in (_ALWAYS, draw):
+            even = self.even(round, 0, 1)
+            if even is None:
+                self._load = draw, self.assignment(round).sum(axis=1)
+            else:
+                self._load = _ALWAYS, np.full(self._experiment.devices, even.subsets.shape[1])
+        return self._load[1]
 
     def decoder(self, round: int) -> Decoder:
         """How this round's messages become votes: the same in all rounds of a fixed allocation."""

@@ -32,7 +32,7 @@ from mpicoded.training.coding import Coding
 from mpicoded.training.devices import Devices, Gradients, Plan
 from mpicoded.training.evaluation import Evaluator, Measured
 from mpicoded.training.faults import Faults
-from mpicoded.training.history import History
+from mpicoded.training.history import History, Scores
 from mpicoded.training.links import Downlink, Uplink
 from mpicoded.training.mishaps import Mishaps
 from mpicoded.training.samples import read
@@ -51,6 +51,7 @@ class Progress(NamedTuple):
     memory: dict[str, Array]  # bytes, of each rank
     faults: Faults  # of the messages so far
     suspicion: Array  # of each device
+    scores: Scores  # the same after earlier rounds
     estimates: list[Estimate]  # of each round, where there are any
     lost: list[Loss]  # ranks that have died
     finished: bool
@@ -77,7 +78,7 @@ class Trainer:
         ).astype(dtype)
         gradients = Gradients(experiment.model, samples.shards, dim, description.classes)
         self._evaluator = Evaluator(transport, description, gradients, samples.holders, samples.test)
-        coding = Coding(experiment, description.subsets)
+        self._coding = coding = Coding(experiment, description.subsets)
         self._processor = gradients.processor
         self.devices = Devices(experiment, coding, first, stop, gradients, self.clock)
         if experiment.compute.device != "cpu":
@@ -247,8 +248,11 @@ class Trainer:
         records, sent = self.uplink.pack(messages, before, plan.keys, turn, nonce)
         up = self.aggregation.round(records, sent, turn, nonce)
         if self.server is not None:
-            told = self.experiment.devices if self.transport.present.all() else int(self._told().sum())
-            self.history.count(up, told * self.downlink.nbytes, self.downlink.saturated)
+            load, told = self._coding.load(round), self.experiment.devices
+            if not self.transport.present.all():
+                load, told = load[self._told()], int(self._told().sum())
+            gradients = (1 + turn.looks_back) * int(load.sum())
+            self.history.count(gradients, up, told * self.downlink.nbytes, self.downlink.saturated)
 
     def _turn(self, round: int) -> Turn:
         experiment = self.experiment
@@ -287,9 +291,10 @@ class Trainer:
         values, server = self.measure(), self.server
         if server is None:
             return
-        row = self.history.append(round, values, seconds, server.faults)
+        scores = server.suspicion.scores
+        row = self.history.append(round, values, seconds, server.faults, scores)
         with self.clock.phase("write"):
             timings = Clock.table(self._about_ranks[:, : len(PHASES)])
             memory = dict(zip(_MEMORY, self._about_ranks[:, len(PHASES) :].T.astype(np.int64), strict=True))
-            told = (server.faults, server.suspicion.scores, server.tolerance.notes, self.transport.lost)
+            told = (server.faults, scores, self.history.scores, server.tolerance.notes, self.transport.lost)
             report(Progress(row, self.parameters, timings, memory, *told, last))

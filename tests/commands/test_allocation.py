@@ -16,6 +16,7 @@ from mpicoded.cli import main
 from mpicoded.commands import allocation as command
 from mpicoded.data import datasets
 from mpicoded.data.results import load_results
+from mpicoded.figures import allocation as figures
 
 QUICKSTART = str(Path(__file__).parents[2] / "configs" / "quickstart.toml")
 ONE_LIES = ["--byzantine", "1", "--aggregator.byzantine", "1"]
@@ -179,7 +180,7 @@ def test_the_picture_is_written_as_its_ending_says(here, capsys, ending, magic):
 
 def test_the_picture_is_blue_where_a_device_computes_a_subset():
     held = drawn(5, 8)
-    figure = command.figure(held, "some: 5 devices")
+    figure = figures.draw(held, "some: 5 devices")
     axes = figure.axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("subset", "device", "some: 5 devices")
     (image,) = axes.images

@@ -10,7 +10,8 @@ import xarray
 
 import mpicoded
 from mpicoded.data import layout
-from mpicoded.data.results import UNITS, ResultWriter, is_result, load_results
+from mpicoded.data.naming import COLUMNS
+from mpicoded.data.results import ResultWriter, is_result, load_results
 from mpicoded.errors import InputError
 
 TOML = 'devices = 3\nrounds = 20\n\n[aggregator]\nname = "mean"\n'
@@ -23,11 +24,12 @@ BAD = {
     "rank": np.array([0, 0, 1]),
     "host": np.array(["one", "one", "zwei ×"], object),
     "most_at_once": 2,
-    "events": {"round": np.array([1, 4]), "host": np.array([], object), "left_out": 5},
+    "events": {"round": np.array([1, 4]), "host": np.array(["one", "two"], object), "left_out": 5},
 }
-SUSPICION = {"score": np.array([1.0, 2.5, 0.5]), "rank_score": np.array([1.75, 0.5])}
+OVER_TIME = {"round": np.array([0, 10]), "score": np.array([[0, 0, 0], [1, 2, 0.5]], np.float32)}
+SUSPICION = {"score": np.array([1.0, 2.5, 0.5]), "rank_score": np.array([1.75, 0.5]), "over_time": OVER_TIME}
 ESTIMATES = {"tolerated": np.array([2, 3]), "outlying": np.array([2, 1]), "proven": np.array([0, 0])}
-ROW = dict.fromkeys(UNITS, 0.0)
+ROW = dict.fromkeys(COLUMNS, 0.0)
 
 
 def writer(path, hosts=("one", "two"), warnings=(), rows=3):
@@ -81,9 +83,10 @@ def test_what_was_written_is_loaded(path):
         (results.suspicion, SUSPICION),
         (results.estimates, ESTIMATES),
         (results.bad_records["events"], BAD["events"]),
+        (results.suspicion["over_time"], OVER_TIME),
     ):
         assert set(found) == set(expected)
-        for name in set(expected) - {"events"}:
+        for name in set(expected) - {"events", "over_time"}:
             np.testing.assert_array_equal(found[name], expected[name])
     np.testing.assert_array_equal(results.allocation.pop("copies"), [2, 4, 3])
     assert results.allocation == ALLOCATION
@@ -92,10 +95,11 @@ def test_what_was_written_is_loaded(path):
 def test_history_keeps_values_and_kinds(path):
     write(writer(path))
     history = load_results(path).history
-    assert set(history) == set(UNITS)
+    assert set(history) == set(COLUMNS)
     for name, values in history.items():
         integer = name in {
             "round",
+            "gradients",
             "bytes_up",
             "bytes_down",
             "bytes_overhead",
@@ -206,17 +210,28 @@ def test_history_opens_in_xarray_without_a_warning(path):
         assert dict(history.sizes) == {"round": 3}
 
 
+def test_all_groups_open_in_xarray_with_named_dimensions(path):
+    write(writer(path))
+    with xarray.open_datatree(path, engine="h5netcdf") as tree:
+        assert tree["parameters"].dims == ("parameter",)
+        assert tree["timings/gather"].dims == tree["suspicion/rank_score"].dims == ("mpi_rank",)
+        assert tree["suspicion/score"].dims == tree["bad_records/host"].dims == ("device",)
+        assert tree["suspicion/over_time/score"].dims == ("time", "device")
+        assert tree["suspicion/over_time/score"].shape == (2, 3)
+        assert tree["allocation/copies"].dims == ("subset",)
+        assert str(tree["bad_records/host"].values[2]) == "zwei ×"
+
+
 @pytest.mark.parametrize("rows", [0, 1, 3])
-@pytest.mark.filterwarnings("ignore:The 'phony_dims' kwarg")
 def test_variables_of_the_history_have_one_dimension_and_units_in_xarray(path, rows):
     write(writer(path, rows=rows))
     with xarray.open_dataset(path, group="history", engine="h5netcdf") as history:
         assert dict(history.sizes) == {"round": rows}
         assert list(history.coords) == ["round"]
-        assert set(history.variables) == (set(UNITS) if rows else {"round", "loss"})
+        assert set(history.variables) == (set(COLUMNS) if rows else {"round", "loss"})
         for name, variable in history.variables.items():
             assert variable.dims == ("round",)
-            assert variable.attrs == {"units": UNITS[name]}
+            assert variable.attrs == dict(zip(("units", "long_name"), COLUMNS[name], strict=True))
             np.testing.assert_array_equal(variable, [row(number)[name] for number in range(rows)])
         assert rows < 2 or float(history.loss.sel(round=10)) == 0.5
 
@@ -235,11 +250,12 @@ def test_file_opens_in_plain_h5py_with_units(path):
             "bad_records",
             "suspicion",
             "estimates",
+            *("mpi_rank", "device", "event", "step", "subset", "time"),
         }
         assert {"experiment", "finished", "versions", "mpi", "hosts", "warnings"} <= set(file.attrs)
         assert (file.attrs["format"], file.attrs["version"]) == ("mpicoded-result", 1)
         assert json.loads(file.attrs["versions"]) == {"mpicoded": "0.1", "numpy": "2"}
-        assert all(file["history"][name].dims[0][0] == file["history/round"] for name in set(UNITS) - {"round"})
+        assert all(file["history"][name].dims[0][0] == file["history/round"] for name in set(COLUMNS) - {"round"})
         units = {name: file[name].attrs["units"] for name in ("history/seconds", "timings/gather", "memory/peak")}
         assert units == {"history/seconds": "s", "timings/gather": "s", "memory/peak": "byte"}
 

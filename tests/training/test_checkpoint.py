@@ -92,7 +92,16 @@ def content(path: str) -> dict[str, np.ndarray]:
         found = {}
         file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
     headers = ("history/bytes_overhead",)  # of the ranks
-    own = ("timings/", "memory/", "history/seconds", *headers, "suspicion/rank", "bad_records/rank", "bad_records/ev")
+    own = (
+        "mpi_rank",
+        "timings/",
+        "memory/",
+        "history/seconds",
+        *headers,
+        "suspicion/rank",
+        "bad_records/rank",
+        "bad_records/ev",
+    )
     return {name: values for name, values in found.items() if not name.startswith(own)}
 
 
