@@ -20,6 +20,7 @@ from mpicoded import configs
 from mpicoded.algorithms.component import snake_case
 from mpicoded.arguments import parser
 from mpicoded.data import datasets
+from mpicoded.data.results import load_results
 from mpicoded.errors import InputError
 
 from .pages import PAGES, ROOT, blocks, name
@@ -96,6 +97,9 @@ def test_commands_of_a_page_run_as_they_are_written(page, place, program, monkey
         assert ended.code == 0, f"{block.place}: exit code {ended.code}\n{ended.out}\n{ended.err}"
         missing = [file for file in written(block.text) if not (place / file).exists()]
         assert not missing, f"{block.place}: says that it writes {missing}"
+    for file, said in re.findall(r"^\| `(\w+\.h5)` \|.*\| ([\d.]+) \|$", page.read_text(), re.M):
+        ended_at = load_results(place / file).history["suboptimality"][-1]
+        assert float(said) == pytest.approx(ended_at, rel=1e-3), f"{name(page)}: {file} ends at {ended_at:.4g}"
 
 
 def shown(page, place):
