@@ -79,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="every component with its fields and its paper", allow_abbrev=False)
     listing.add_argument("family", nargs="?", help="only this family, e.g. aggregator")
     listing.add_argument("--markdown", action="store_true", help="as tables for a document, without plug-ins")
+    listing.add_argument("--reference", action="store_true", help="every key of a config, as a document")
     show = commands.add_parser("show", help="summarise and compare result files", allow_abbrev=False)
     show.add_argument("files", nargs="+", metavar="FILE", help="result files")
     show.add_argument("--timings", action="store_true", help="also the seconds of each phase")

@@ -102,7 +102,7 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     if command == "list":
         from mpicoded.commands.listing import listing
 
-        return listing(arguments.family, arguments.markdown)
+        return listing(arguments.family, arguments.markdown, arguments.reference)
     if command == "export":
         return _export(arguments)
     if command == "merge":

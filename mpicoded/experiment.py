@@ -30,8 +30,8 @@ from mpicoded.units import nbytes, seconds
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the samples are, how many of a subset's a device uses in a round, and what they may take of the memory."""
 
-    path: str
-    batch_size: PositiveCount | None = None  # None: all
+    path: str  # a file that ``mpicoded data`` has made
+    batch_size: PositiveCount | None = None  # samples of a subset in a round; unset: all
     memory: str | None = None  # of each rank, as in "2 GB"; what does not fit is read in every round
 
     def budget(self) -> int | None:
@@ -50,8 +50,8 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     rule work: with NumPy on the ``cpu``, or with CuPy on a GPU (``cuda``). Attack and compression are on the CPU.
     """
 
-    dtype: Literal["float64", "float32"] = "float64"
-    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float64", "float32"] = "float64"  # of parameters, gradients and votes
+    device: Literal["cpu", "cuda"] = "cpu"  # cuda: a GPU for each rank, by CuPy
 
 
 Filters = tuple[filters.Choice, ...]
@@ -61,13 +61,13 @@ Faults = tuple[faults.Choice, ...]
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One experiment, completely."""
 
-    devices: PositiveCount
-    byzantine: Count = 0  # how many devices attack
-    identities: Literal["resampled", "fixed"] = "resampled"  # of the Byzantine devices, in each round
-    rounds: PositiveCount
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
-    evaluate_every: PositiveCount = 10
-    checkpoint_every: PositiveCount | str | None = None  # rounds, or time as in "30s"
+    devices: PositiveCount  # how many there are, on any number of ranks up to this
+    byzantine: Count = 0  # how many devices attack; rule, filters and codes tolerate as many, unless told otherwise
+    identities: Literal["resampled", "fixed"] = "resampled"  # other Byzantine devices in each round, or the same
+    rounds: PositiveCount  # steps of the server
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0  # of all that is random
+    evaluate_every: PositiveCount = 10  # rounds between two rows of the history
+    checkpoint_every: PositiveCount | str | None = None  # rounds, or a time as in "30s"; unset: when a signal comes
     data: Data
     model: models.Choice
     allocation: allocations.Choice = allocations.Partition()

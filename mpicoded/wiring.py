@@ -14,8 +14,8 @@ class Wiring(Component):
     operating system: nobody who knows the config can tell it in advance, and no other run has the same).
     """
 
-    broadcast: compressors.WireFloat | None = None
-    nonces: Literal["seed", "entropy"] = "seed"
+    broadcast: compressors.WireFloat | None = None  # what parameters travel as; unset: as they are computed
+    nonces: Literal["seed", "entropy"] = "seed"  # where randomness comes from that the server shares
 
     @property
     def hurries(self) -> bool:
@@ -44,10 +44,10 @@ class Root(Wiring):
     """
 
     cost: ClassVar[str] = "N messages to rank 0, and dim numbers from it to every rank"
-    deadline: Positive | None = None
-    quickest: PositiveCount | None = None
-    below: Literal["wait", "skip"] = "wait"
-    on_rank_loss: Literal["abort", "continue"] = "abort"
+    deadline: Positive | None = None  # seconds for which messages are waited for; unset: as long as it takes
+    quickest: PositiveCount | None = None  # messages that are enough; unset: all devices'
+    below: Literal["wait", "skip"] = "wait"  # where there are too few messages for code, filters and rule
+    on_rank_loss: Literal["abort", "continue"] = "abort"  # when a rank dies
 
     @property
     def hurries(self) -> bool:
@@ -78,7 +78,7 @@ class Sharded(Wiring):
     """
 
     cost: ClassVar[str] = "N dim / P numbers to each of P servers, and dim numbers to rank 0 and from it"
-    servers: PositiveCount | None = None
+    servers: PositiveCount | None = None  # ranks that are servers at most; unset: all
 
 
 Choice = Root | Sharded

@@ -162,6 +162,10 @@ def describe_type(hint: Any) -> str:
         return " ".join([describe_type(base), *bounds])
     if typing.get_origin(hint) is Literal:
         return " | ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) in (tuple, list):
+        return f"list of {describe_type(typing.get_args(hint)[0])}"
+    if typing.get_origin(hint) is dict:
+        return "table"
     if typing.get_origin(hint) in _UNIONS:
         return " or ".join("unset" if arg is type(None) else describe_type(arg) for arg in typing.get_args(hint))
     return getattr(hint, "__name__", str(hint))

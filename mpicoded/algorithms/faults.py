@@ -19,9 +19,9 @@ class Fault(Component):
 
     source: ClassVar[str] = "fault injection"
     cost: ClassVar[str] = "none"
-    ranks: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)]
-    first: PositiveCount = 1
-    last: PositiveCount | None = None
+    ranks: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)]  # that it strikes
+    first: PositiveCount = 1  # round, counted from 1
+    last: PositiveCount | None = None  # round; unset: the run's last
 
     def strikes(self, rank: int, round: int) -> bool:
         """Whether it does so in this round (counted from 1)."""
@@ -48,7 +48,7 @@ class Fault(Component):
 class Slow(Fault):
     """The ranks take ``factor`` times as long for their gradients: they sleep for the rest of the time."""
 
-    factor: Annotated[float, msgspec.Meta(ge=1)] = 10.0
+    factor: Annotated[float, msgspec.Meta(ge=1)] = 10.0  # how many times longer gradients take
 
     def delay(self, seconds: float) -> float:
         """So many times longer."""
@@ -89,7 +89,7 @@ class BitFlips(Fault):
     """
 
     cost: ClassVar[str] = "one number drawn for each message of the ranks"
-    probability: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    probability: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0  # of a message to be struck, in a round
 
     def corrupt(self, messages: Float[Array, "messages dim"], streams: Streams) -> None:
         """Flip one bit of some messages."""

@@ -47,7 +47,7 @@ class NearestNeighborMixing(Filter):
     acronym: ClassVar[str] = "NNM"
     proven: ClassVar[str] = "8 f/(n - f) (k + 1)"
     cost: ClassVar[str] = "n^2 dim"
-    byzantine: Tolerated
+    byzantine: Tolerated  # how many Byzantine votes it tolerates; "auto": estimated in each round
 
     def fewest(self) -> int:
         """2f + 1."""
@@ -97,7 +97,7 @@ class Bucketing(Filter):
     source: ClassVar[str] = "Karimireddy et al. 2022"
     proven: ClassVar[str] = "only in expectation over the groups"
     cost: ClassVar[str] = "n dim"
-    size: PositiveCount = 2
+    size: PositiveCount = 2  # votes in a group
 
     def votes(self, votes: int) -> int:
         """The number of groups."""
@@ -121,7 +121,7 @@ class Clip(Filter):
 
     source: ClassVar[str] = "baseline"
     cost: ClassVar[str] = "n dim"
-    tau: Positive
+    tau: Positive  # the longest vote
 
     def apply(self, votes: Votes, out: Filtered | None = None, stream: Stream = None, sums: Sums = WHOLE) -> Filtered:
         """Scale each vote."""
@@ -137,7 +137,7 @@ class AdaptiveClipping(Filter):
     acronym: ClassVar[str] = "ARC"
     proven: ClassVar[str] = "k + 2f/(n - 2f)"
     cost: ClassVar[str] = "n dim"
-    byzantine: Tolerated
+    byzantine: Tolerated  # how many Byzantine votes it tolerates; "auto": estimated in each round
 
     def fewest(self) -> int:
         """2f + 1."""

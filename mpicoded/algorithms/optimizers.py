@@ -20,11 +20,11 @@ class Optimizer(Component):
     anything else.
     """
 
-    step_size: Positive = 0.01
-    schedule: Literal["constant", "inverse", "inverse_sqrt"] = "constant"
-    decay_rounds: PositiveCount = 100
-    warmup_rounds: Count = 0
-    clip_norm: Positive | None = None
+    step_size: Positive = 0.01  # what the vote is multiplied by
+    schedule: Literal["constant", "inverse", "inverse_sqrt"] = "constant"  # how it falls
+    decay_rounds: PositiveCount = 100  # how fast
+    warmup_rounds: Count = 0  # in which it rises from nearly zero
+    clip_norm: Positive | None = None  # to which longer votes are shortened; unset: none are
 
     def initial(self, parameters: Float[Array, " dim"]) -> Float[Array, " state"]:
         """State before the first round."""
@@ -66,7 +66,7 @@ class Sgd(Optimizer):
     source: ClassVar[str] = "Robbins and Monro 1951; Polyak 1964"
     acronym: ClassVar[str] = "SGD; with momentum: heavy ball"
     cost: ClassVar[str] = "dim"
-    momentum: Fraction = 0.0
+    momentum: Fraction = 0.0  # the share of the last step's direction that is added
 
     def initial(self, parameters: Float[Array, " dim"]) -> Float[Array, " state"]:
         """The velocity, where there is momentum."""
@@ -89,9 +89,9 @@ class Adam(Optimizer):
     source: ClassVar[str] = "Kingma and Ba 2015"
     acronym: ClassVar[str] = "Adam"
     cost: ClassVar[str] = "dim, and 2 dim numbers kept"
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.999
-    epsilon: Small = 1e-8
+    beta1: Fraction = 0.9  # the share of what is old in the mean
+    beta2: Fraction = 0.999  # the same, of squares
+    epsilon: Small = 1e-8  # added to the root
 
     def initial(self, parameters: Float[Array, " dim"]) -> Float[Array, " state"]:
         """Both means, one after the other."""

@@ -7,32 +7,22 @@ import msgspec
 
 from mpicoded import plugins
 from mpicoded.algorithms.component import Component, describe_type, members
+from mpicoded.commands.reference import TITLES, default, page, summary, words
 from mpicoded.configs import FAMILIES
 from mpicoded.errors import InputError
-from mpicoded.schema import INHERITED
 
-TITLES = {
-    "model": "Models",
-    "allocation": "Allocations: who computes what",
-    "encoder": "Encoders: what a device sends, and how votes come out",
-    "attack": "Attacks",
-    "compressor": "Compressors",
-    "memory": "Memories: momentum, error feedback, variance reduction",
-    "filters": "Filters: votes → votes",
-    "aggregator": "Rules: votes → one vector",
-    "optimizer": "Optimisers",
-    "transport": "Transports",
-    "faults": "Faults: what goes wrong on purpose, on ranks that are named",
-}
 _HEAD = """# Components
 
 What a config may name, a table for each family. This file is what `mpicoded list --markdown` prints; `mpicoded list`
-says more: fields, bounds, and components of [other packages](../README.md#add-your-own-part). Costs are those of a
+says more: [fields, bounds](configuration.md), and components of [other packages](adding.md). Costs are those of a
 round: N devices, M subsets, n votes or honest messages, f Byzantine ones, dim or p numbers in a vector, b bits each."""
 
 
-def listing(family: str | None, markdown: bool = False) -> int:
-    """Print all families, or one, with the plug-ins; as Markdown, our own components only."""
+def listing(family: str | None, markdown: bool = False, reference: bool = False) -> int:
+    """Print all families, or one, with the plug-ins; as Markdown, or as the reference, our own components only."""
+    if reference:
+        print(page())
+        return 0
     if family is not None and family not in FAMILIES:
         raise InputError(f"no family {family!r}; choose from: {', '.join(FAMILIES)}")
     chosen = [name for name in FAMILIES if family in (None, name)]
@@ -56,32 +46,23 @@ def listing(family: str | None, markdown: bool = False) -> int:
     return 0
 
 
-def _summary(member: type[Component]) -> str:
-    return " ".join((member.__doc__ or "").split("\n\n")[0].split())
-
-
 def _describe(member: type[Component], *more: str) -> str:
     source = f" [{member.source}]" if member.source else ""
     lines = textwrap.wrap(
-        f"{member.name():<24}{_summary(member)}{source}",
+        f"{member.name():<24}{summary(member)}{source}",
         110,
         initial_indent="  ",
         subsequent_indent=" " * 26,
     )
+    said = {name: f"; {text}" for name, text in words(member).items()}
     fields = [
-        f"- {field.name}: {describe_type(field.type)}, {_default(field)}" for field in msgspec.structs.fields(member)
+        f"- {field.name}: {describe_type(field.type)}, {default(field)}{said.get(field.name, '')}"
+        for field in msgspec.structs.fields(member)
     ]
     known = [f"in papers: {member.acronym}"] if member.acronym else []
     for line in [*more, *known, *member.facts(), *fields]:
         lines += textwrap.wrap(line, 110, initial_indent=" " * 26, subsequent_indent=" " * 28)
     return "\n".join(lines)
-
-
-def _default(field: msgspec.structs.FieldInfo) -> str:
-    if field.required:
-        return "default that of the experiment" if field.name == INHERITED else "required"
-    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-    return "unset" if value is None else f"default {value}"
 
 
 def _markdown(family: str) -> Iterator[str]:
@@ -91,6 +72,6 @@ def _markdown(family: str) -> Iterator[str]:
     yield "| name | acronym | what it does | paper | cost |"
     yield "|---|---|---|---|---|"
     for name, member in members(FAMILIES[family]).items():
-        texts = (_summary(member), member.source, member.cost)
+        texts = (summary(member), member.source, member.cost)
         what, paper, cost = (text.replace("``", "`").replace("|", "\\|") for text in texts)
         yield f"| `{name}` | {member.acronym} | {what} | {paper} | {cost} |"

@@ -2,13 +2,16 @@
 
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from mpicoded import plugins
-from mpicoded.algorithms.component import members
+from mpicoded.algorithms.component import Component, members
 from mpicoded.cli import main
+from mpicoded.commands.reference import words
 from mpicoded.configs import FAMILIES
+from mpicoded.experiment import Compute, Data, Experiment
 
 ROOT = Path(__file__).parent.parent.parent
 CLASSES = [cls for choice in FAMILIES.values() for cls in members(choice).values()]
@@ -18,6 +21,33 @@ def test_the_table_of_components_is_what_the_program_prints(capsys):
     assert main(["list", "--markdown"]) == 0
     message = "docs/components.md is not up to date: mpicoded list --markdown > docs/components.md"
     assert (ROOT / "docs" / "components.md").read_text() == capsys.readouterr().out, message
+
+
+def test_the_reference_is_what_the_program_prints(capsys):
+    assert main(["list", "--reference"]) == 0
+    message = "docs/configuration.md is not up to date: mpicoded list --reference > docs/configuration.md"
+    assert (ROOT / "docs" / "configuration.md").read_text() == capsys.readouterr().out, message
+
+
+@pytest.mark.parametrize("cls", [Experiment, Data, Compute, *CLASSES], ids=lambda cls: cls.__name__)
+def test_every_key_says_what_it_is_for(cls):
+    tables = {*FAMILIES, "data", "compute"} if cls is Experiment else set()
+    silent = set(cls.__struct_fields__) - tables - set(words(cls))
+    assert not silent, f"{cls.__name__}: a comment at the end of the line, or a text below it: {silent}"
+
+
+def test_words_stand_beside_a_key_below_it_or_at_the_base():
+    class Base(Component):
+        one: int = 1  # of the base
+
+    class Other(Base):
+        two: str = "# no comment"
+        three: int = 3  # not this
+        """Below,
+        on two lines."""
+        four: ClassVar[int] = 4  # no key
+
+    assert words(Other) == {"one": "of the base", "three": "Below, on two lines"}
 
 
 def test_every_component_has_one_row_of_five_columns(capsys, monkeypatch):

@@ -72,7 +72,7 @@ class TolerantAggregator(Aggregator):
 
     takes: ClassVar[tuple[int, int] | None] = None
     """(a, b): with fewer than a f + b votes the rule is undefined; None: as many as it needs."""
-    byzantine: Tolerated
+    byzantine: Tolerated  # how many Byzantine votes it tolerates; "auto": estimated in each round
 
     @classmethod
     def facts(cls) -> list[str]:

@@ -20,9 +20,9 @@ class GeometricMedian(Aggregator):
     acronym: ClassVar[str] = "RFA, GM"
     proven: ClassVar[str] = "4 (1 + a)^2, a = f/(n - 2f)"
     cost: ClassVar[str] = "n^2 dim, and n^2 in each step"
-    tolerance: Positive = 1e-10
-    smoothing: Positive = 1e-9
-    max_steps: PositiveCount = 10_000
+    tolerance: Positive = 1e-10  # the least step, in median distances of the votes
+    smoothing: Positive = 1e-9  # nu, in the same unit
+    max_steps: PositiveCount = 10_000  # after which it ends, converged or not
 
     def aggregate(
         self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE
@@ -84,8 +84,8 @@ class CenteredClipping(Aggregator):
     acronym: ClassVar[str] = "CC"
     proven: ClassVar[str] = "none: it depends on where the last round ended; f lies move a step by f tau/n at most"
     cost: ClassVar[str] = "n dim for one iteration, else n^2 dim"
-    tau: Positive
-    iterations: PositiveCount = 1
+    tau: Positive  # the longest offset that counts whole
+    iterations: PositiveCount = 1  # steps in a round
 
     def aggregate(
         self, votes: Votes, previous: Vector | None = None, out: Vector | None = None, sums: Sums = WHOLE

@@ -36,7 +36,7 @@ class Ctma(TolerantAggregator):
     acronym: ClassVar[str] = "CTMA"
     proven: ClassVar[str] = "of the order f/n if that of the base is bounded"
     cost: ClassVar[str] = "n dim after the base"
-    base: Base | None = None
+    base: Base | None = None  # the rule to whose result votes must be near; unset: trimmed_mean
 
     @property
     def centre(self) -> Base:

@@ -40,7 +40,7 @@ class MultiKrum(TolerantAggregator):
     source: ClassVar[str] = "Blanchard et al. 2017"
     needs: ClassVar[tuple[int, int]] = (2, 3)
     cost: ClassVar[str] = "n^2 dim"
-    selected: PositiveCount | None = None
+    selected: PositiveCount | None = None  # how many votes are averaged; unset: n - f
 
     def fewest(self) -> int:
         """2f + 3, or the number selected."""

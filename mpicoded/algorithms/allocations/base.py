@@ -82,7 +82,7 @@ class Designed(Allocation):
     ``permute = false`` takes the design as it is written.
     """
 
-    permute: bool = True
+    permute: bool = True  # draw from the seed who has which row, and which tasks, once for the run
 
     def design(self, devices: int, subsets: int) -> Bool[Array, "devices tasks"]:
         """Which row of the design holds which task."""

@@ -24,8 +24,8 @@ class BlockDesign(Designed):
     source: ClassVar[str] = "CRA-DL, arXiv 2506.01989; block designs as codes: Kadhe et al. 2019"
     acronym: ClassVar[str] = "BIBD"
     cost: ClassVar[str] = "N × redundancy subsets computed"
-    redundancy: Redundancy | None = None
-    family: Family | None = None
+    redundancy: Redundancy | None = None  # subsets of a device; unset: the least that there is
+    family: Family | None = None  # the kind of design; unset: any
 
     def check(self, devices: int, subsets: int) -> None:
         """A design of these numbers that is known."""

@@ -21,8 +21,8 @@ class Cyclic(Allocation):
     source: ClassVar[str] = "LAD, arXiv 2603.28780"
     acronym: ClassVar[str] = "LAD"
     cost: ClassVar[str] = "N × redundancy subsets computed, drawn anew in each round"
-    redundancy: Redundancy
-    permute: bool = True
+    redundancy: Redundancy  # subsets that a device computes in a round
+    permute: bool = True  # windows of other devices and tasks in each round; false: the fixed cyclic code
 
     def check(self, devices: int, subsets: int) -> None:
         """Whole tasks of equal size, and a whole number of them for each device."""
@@ -86,7 +86,7 @@ class Uniform(Allocation):
     source: ClassVar[str] = "CRA-DL, arXiv 2506.01989"
     acronym: ClassVar[str] = "CRA-DL, as approximated"
     cost: ClassVar[str] = "N × redundancy subsets computed"
-    redundancy: Redundancy
+    redundancy: Redundancy  # subsets that a device computes in a round
 
     def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
         """Independent draws without replacement, once for the run."""
@@ -108,7 +108,7 @@ class Balanced(Allocation):
     source: ClassVar[str] = "balanced form of CRA-DL, arXiv 2506.01989"
     acronym: ClassVar[str] = "CRA-DL"
     cost: ClassVar[str] = "N × redundancy subsets computed"
-    redundancy: Redundancy
+    redundancy: Redundancy  # subsets that a device computes in a round
 
     def check(self, devices: int, subsets: int) -> None:
         """Equal copies: devices × redundancy is a multiple of the subsets."""

@@ -26,7 +26,7 @@ class Repetition(Designed):
     source: ClassVar[str] = "DRACO, Chen et al. 2018; DETOX, Rajput et al. 2019"
     acronym: ClassVar[str] = "DRACO, DETOX"
     cost: ClassVar[str] = "every subset computed as often as it has copies"
-    copies: PositiveCount = 3
+    copies: PositiveCount = 3  # devices that compute each subset
 
     def check(self, devices: int, subsets: int) -> None:
         """Whole groups, with a subset for each."""
@@ -56,7 +56,7 @@ class AllSubsets(Designed):
     source: ClassVar[str] = "Aspis, Konstantinidis and Ramamoorthy 2022"
     acronym: ClassVar[str] = "Aspis"
     cost: ClassVar[str] = "every subset computed as often as it has copies"
-    copies: PositiveCount = 3
+    copies: PositiveCount = 3  # devices that compute each subset
 
     def check(self, devices: int, subsets: int) -> None:
         """No more copies than devices, no absurd number of tasks, and subsets that are a multiple of it."""

@@ -32,8 +32,8 @@ class OrthogonalArray(Designed):
     source: ClassVar[str] = "CRA-DL, arXiv 2506.01989; arrays: Rao 1947"
     acronym: ClassVar[str] = "OA"
     cost: ClassVar[str] = "N × M × held_levels / levels subsets computed"
-    held_levels: PositiveCount = 1
-    levels: Annotated[int, msgspec.Meta(ge=2)] | None = None
+    held_levels: PositiveCount = 1  # u: of a factor's levels, those whose tasks its device has
+    levels: Annotated[int, msgspec.Meta(ge=2)] | None = None  # s, a prime power; unset: the cheapest that fits
 
     def check(self, devices: int, subsets: int) -> None:
         """An array with as many runs and factors, and no more levels held than there are."""
@@ -167,7 +167,7 @@ class LatinSquare(Designed):
     source: ClassVar[str] = "ByzShield, Konstantinidis and Ramamoorthy 2021"
     acronym: ClassVar[str] = "ByzShield"
     cost: ClassVar[str] = "every subset computed as often as it has copies"
-    copies: Annotated[int, msgspec.Meta(ge=2)] | None = None
+    copies: Annotated[int, msgspec.Meta(ge=2)] | None = None  # devices that compute a task; unset: the fewest that fit
 
     def check(self, devices: int, subsets: int) -> None:
         """Squares of an order that fits both numbers."""

@@ -25,7 +25,7 @@ class MinMax(Attack):
     source: ClassVar[str] = "Shejwalkar and Houmansadr 2021"
     cost: ClassVar[str] = "n^2 dim"
     colludes: ClassVar[bool] = True
-    deviation: Deviation = "std"
+    deviation: Deviation = "std"  # what dev is
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """Where the first of the honest balls is left: a quadratic equation for each."""
@@ -50,7 +50,7 @@ class MinSum(Attack):
     source: ClassVar[str] = "Shejwalkar and Houmansadr 2021"
     cost: ClassVar[str] = "n^2 dim"
     colludes: ClassVar[bool] = True
-    deviation: Deviation = "std"
+    deviation: Deviation = "std"  # what dev is
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """sum_i ||m - x_i||^2 = sum_i ||mu - x_i||^2 + H lam^2 ||dev||^2."""
@@ -102,7 +102,7 @@ class FangTrimmed(Attack):
     acronym: ClassVar[str] = "Fang"
     cost: ClassVar[str] = "n dim"
     colludes: ClassVar[bool] = True
-    band: Positive = 2.0
+    band: Positive = 2.0  # how far beyond the honest range, as a factor of its edge
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Each attacker draws for itself."""
@@ -124,7 +124,7 @@ class OptimalIpm(Attack):
     cost: ClassVar[str] = "evaluations × filters and rule"
     colludes: ClassVar[bool] = True
     knows_rule: ClassVar[bool] = True
-    evaluations: PositiveCount = 20
+    evaluations: PositiveCount = 20  # of filters and rule, in each round
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """A line search along the mean."""
@@ -141,7 +141,7 @@ class OptimalAlie(Attack):
     cost: ClassVar[str] = "evaluations × filters and rule"
     colludes: ClassVar[bool] = True
     knows_rule: ClassVar[bool] = True
-    evaluations: PositiveCount = 20
+    evaluations: PositiveCount = 20  # of filters and rule, in each round
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """A line search along the deviations."""

@@ -16,8 +16,8 @@ class NonFinite(Attack):
 
     source: ClassVar[str] = "faults of hardware and of training code"
     cost: ClassVar[str] = "f dim"
-    value: Literal["nan", "inf", "-inf"] = "nan"
-    coordinates: PositiveCount | None = None
+    value: Literal["nan", "inf", "-inf"] = "nan"  # what the numbers become
+    coordinates: PositiveCount | None = None  # how many of them; unset: all
 
     def check(self, dim: int, record: np.dtype[Any]) -> None:
         """At most all coordinates."""
@@ -38,7 +38,7 @@ class BitFlip(Attack):
     acronym: ClassVar[str] = "SDC"
     cost: ClassVar[str] = "f × bits"
     tampers: ClassVar[bool] = True
-    bits: PositiveCount = 1
+    bits: PositiveCount = 1  # of each record, that are flipped
 
     def check(self, dim: int, record: np.dtype[Any]) -> None:
         """At most all bits."""
@@ -57,7 +57,7 @@ class Malformed(Attack):
     source: ClassVar[str] = "baseline"
     cost: ClassVar[str] = "f × bytes"
     tampers: ClassVar[bool] = True
-    bytes: PositiveCount | None = None
+    bytes: PositiveCount | None = None  # of each record, that are replaced; unset: all
 
     def check(self, dim: int, record: np.dtype[Any]) -> None:
         """At most all bytes."""

@@ -18,7 +18,7 @@ class SignFlip(Attack):
     source: ClassVar[str] = "experiments of CRA-DL and LAD"
     acronym: ClassVar[str] = "SF"
     cost: ClassVar[str] = "f dim"
-    scale: float = -1.0
+    scale: float = -1.0  # what the attacker multiplies by
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Scale × own."""
@@ -30,7 +30,7 @@ class Gaussian(Attack):
 
     source: ClassVar[str] = "experiments of CRA-DL"
     cost: ClassVar[str] = "f dim random numbers"
-    deviation: NonNegative = 1.0
+    deviation: NonNegative = 1.0  # standard deviation of each coordinate
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Each device draws from a stream of its own."""
@@ -59,7 +59,7 @@ class Ipm(Attack):
     acronym: ClassVar[str] = "IPM, FoE"
     cost: ClassVar[str] = "n dim"
     colludes: ClassVar[bool] = True
-    scale: float = 0.9
+    scale: float = 0.9  # minus this times the honest mean is sent
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """Against the honest mean."""
@@ -78,7 +78,7 @@ class Alie(Attack):
     acronym: ClassVar[str] = "ALIE, LIE"
     cost: ClassVar[str] = "n dim"
     colludes: ClassVar[bool] = True
-    z: float | None = None
+    z: float | None = None  # deviations from the honest mean; unset: by the formula
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """Shift the honest mean by z standard deviations in each coordinate."""
@@ -136,8 +136,8 @@ class CodeAware(Attack):
     )
     cost: ClassVar[str] = "f dim"
     places: ClassVar[bool] = True
-    scale: float = -1.0
-    lies: Literal["message", "subset"] = "message"
+    scale: float = -1.0  # what the attacker multiplies by
+    lies: Literal["message", "subset"] = "message"  # about all of the message, or about one subset in it
 
     @property
     def spoils(self) -> float | None:

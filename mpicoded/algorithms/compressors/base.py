@@ -96,7 +96,7 @@ class NoCompression(Compressor, tag="none"):
     error: ClassVar[str] = (
         "none, or that of rounding to a shorter type: 2^-24 of each number (float32), 2^-11 (float16)"
     )
-    dtype: WireFloat | None = None
+    dtype: WireFloat | None = None  # what numbers travel as; unset: as they are computed
 
     def check(self, dim: int, dtype: Any) -> None:
         """Not wider than what is computed."""

@@ -32,7 +32,7 @@ class Qsgd(Compressor):
     )
     cost: ClassVar[str] = f"{wire} bits a message; dim random numbers"
     error: ClassVar[str] = "unbiased, delta <= min(p/levels^2, sqrt(p)/levels)"
-    levels: Annotated[int, msgspec.Meta(ge=1, le=32767)] = 1
+    levels: Annotated[int, msgspec.Meta(ge=1, le=32767)] = 1  # steps from zero to the norm
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
         """The norm and the packed digits."""
@@ -161,7 +161,7 @@ class Sign(Compressor):
     wire: ClassVar[str] = "p, and b more where scaled"
     cost: ClassVar[str] = f"{wire} bits a message; dim"
     error: ClassVar[str] = "biased; scaled: contraction at least 1/p"
-    scaled: bool = True
+    scaled: bool = True  # send the mean absolute value, too
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
         """One bit a coordinate."""

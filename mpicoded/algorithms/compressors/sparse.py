@@ -27,9 +27,9 @@ class RandK(Compressor):
     cost: ClassVar[str] = f"{wire} bits a message; kept random numbers"
     error: ClassVar[str] = "unbiased, delta = p/kept - 1 (shared: one error common to all devices)"
     on_gpu: ClassVar[bool] = True
-    kept: PositiveCount
-    shared: bool = False
-    dtype: WireFloat | None = None
+    kept: PositiveCount  # coordinates that are sent
+    shared: bool = False  # the same coordinates for all devices of a round
+    dtype: WireFloat | None = None  # what numbers travel as; unset: as they are computed
 
     @property
     def common(self) -> bool:
@@ -103,8 +103,8 @@ class TopK(Compressor):
     wire: ClassVar[str] = "kept × (b + ceil(log2 p))"
     cost: ClassVar[str] = f"{wire} bits a message; dim for the selection"
     error: ClassVar[str] = "biased, contraction kept/p"
-    kept: PositiveCount
-    dtype: WireFloat | None = None
+    kept: PositiveCount  # coordinates that are sent
+    dtype: WireFloat | None = None  # what numbers travel as; unset: as they are computed
 
     def check(self, dim: int, dtype: Any) -> None:
         """At most all of the coordinates."""

@@ -66,7 +66,7 @@ class Agreement(Voting):
     cost: ClassVar[str] = (
         "redundancy × dim for each device; every message compared with its task's others, and a clique"
     )
-    byzantine: Count
+    byzantine: Count  # how many devices lie at most
 
     def decoder(self, assignment: Bool[Array, "devices subsets"]) -> Decoder:
         """Voting by exact equality among devices that do not lie for certain."""

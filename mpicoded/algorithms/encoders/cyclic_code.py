@@ -39,7 +39,7 @@ class CyclicCode(Encoder):
     source: ClassVar[str] = "DRACO, Chen et al. 2018; real DFT codes, Marshall 1984"
     acronym: ClassVar[str] = "DRACO, cyclic"
     cost: ClassVar[str] = "redundancy × dim for each device; N dim at the server"
-    byzantine: Count
+    byzantine: Count  # s: how many lies are corrected
 
     def check(self, assignment: Bool[Array, "devices subsets"], compressor: Compressor, dtype: Any = "float64") -> None:
         """Cyclic windows of 2s+1 tasks, few enough lies, and numbers that arrive as they were computed."""

@@ -25,8 +25,8 @@ class Mean(Encoder):
     acronym: ClassVar[str] = "LAD, CRA-DL; SGC-DL with the rule mean"
     cost: ClassVar[str] = "redundancy × dim for each device, nothing at the server"
     decodes: ClassVar[bool] = False
-    weighting: Literal["unbiased", "plain"] = "unbiased"
-    erasures: Literal["leave_out", "least_squares"] = "leave_out"
+    weighting: Literal["unbiased", "plain"] = "unbiased"  # by the copies of each subset, or all alike
+    erasures: Literal["leave_out", "least_squares"] = "leave_out"  # what becomes of the rest where messages are missing
 
     @property
     def reweighs(self) -> bool:

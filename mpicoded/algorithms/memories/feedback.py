@@ -92,8 +92,8 @@ class Dm21(Feedback):
         "N dim, and with variance_reduced a second gradient; N dim numbers kept by the server and 3 N dim by all "
         "devices together"
     )
-    eta: Share = 0.1
-    variance_reduced: bool = False
+    eta: Share = 0.1  # the share of what is new in v and u
+    variance_reduced: bool = False  # a second gradient, at the previous parameters
 
     @property
     def device_slots(self) -> int:

@@ -18,7 +18,7 @@ class Momentum(Memory):
     source: ClassVar[str] = "Karimireddy et al. 2021; with NNM: Allouah et al. 2023"
     acronym: ClassVar[str] = "worker momentum"
     cost: ClassVar[str] = "N dim, and as many numbers kept by all devices together"
-    beta: Fraction = 0.9
+    beta: Fraction = 0.9  # the share of what is old
 
     @property
     def device_slots(self) -> int:
@@ -46,7 +46,7 @@ class ServerMomentum(Memory):
     source: ClassVar[str] = "arXiv 2508.17129, with rand_k, shared = true"
     acronym: ClassVar[str] = "RoSDHB"
     cost: ClassVar[str] = "N dim, and as many numbers kept by the server"
-    beta: Fraction = 0.9
+    beta: Fraction = 0.9  # the share of what is old
 
     @property
     def server_slots(self) -> int:

@@ -37,8 +37,8 @@ class Marina(Memory):
     source: ClassVar[str] = "arXiv 2206.00529"
     acronym: ClassVar[str] = "Byz-VR-MARINA"
     cost: ClassVar[str] = "N dim and a second gradient; with own anchors N dim numbers kept by the server"
-    probability: Share = 0.1
-    anchor: Literal["server", "own"] = "server"
+    probability: Share = 0.1  # of a round with gradients of all samples
+    anchor: Literal["server", "own"] = "server"  # what differences are added to
 
     @property
     def server_slots(self) -> int:
@@ -110,7 +110,7 @@ class DashaPage(Feedback):
     cost: ClassVar[str] = (
         "N dim and a second gradient; N dim numbers kept by the server and 3 N dim by all devices together"
     )
-    probability: Share = 0.1
+    probability: Share = 0.1  # of a round with gradients of all samples
 
     @property
     def device_slots(self) -> int:

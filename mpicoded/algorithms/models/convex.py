@@ -61,7 +61,7 @@ class SoftmaxRegression(Model):
     source: ClassVar[str] = "textbook"
     cost: ClassVar[str] = "samples × features × classes for each subset computed"
     task: ClassVar[Task] = "classification"
-    intercept: bool = True
+    intercept: bool = True  # whether each class has one
 
     def dim(self, features: int, classes: int) -> int:
         """Features × classes, and an intercept for each class."""

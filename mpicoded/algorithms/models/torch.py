@@ -42,13 +42,14 @@ class Torch(Model):
     cost: ClassVar[str] = "one forward and one backward pass for each subset computed"
     draws: ClassVar[bool] = True
     resizes: ClassVar[bool] = False
-    module: Annotated[str, msgspec.Meta(pattern=_SPEC)]
-    folder: str | None = None
+    module: Annotated[str, msgspec.Meta(pattern=_SPEC)]  # package.module:factory
+    folder: str | None = None  # where it is looked for first; unset: the config's folder, if it is there
     options: dict[str, Option] = {}  # noqa: RUF012  msgspec makes each a new one
-    shape: tuple[PositiveCount, ...] | None = None
-    flip: bool = False
-    shift: Count = 0
-    batched: bool | None = None
+    """what the factory is called with: numbers, texts, lists."""
+    shape: tuple[PositiveCount, ...] | None = None  # how a sample reaches the module; unset: flat
+    flip: bool = False  # images, left for right, half of the time in training
+    shift: Count = 0  # images, by up to so many pixels in training
+    batched: bool | None = None  # compute subsets side by side; unset: on a GPU only
 
     def __hash__(self) -> int:  # options is a dict, which has none
         return hash((self.module, self.folder, json.dumps(self.options, sort_keys=True), self.shape))
