@@ -7,6 +7,7 @@ from mpicoded.data.naming import experiment_hash
 from mpicoded.data.results import Results
 
 _UNINTERESTING = ("evaluate_every",)
+_ABSENT = "–"
 SEED, DATA = "seed", "data.path"
 
 
@@ -14,7 +15,7 @@ class Group(NamedTuple):
     """Results of one experiment with different seeds."""
 
     label: str
-    settings: dict[str, str]  # those that are not the same in all groups
+    settings: dict[str, str]  # those that tell it from other groups
     results: list[Results]
 
 
@@ -42,27 +43,38 @@ def differences(results: Sequence[Results], ignored: Collection[str] = ()) -> li
         and key not in ignored
         and any(flat.get(key) != flats[0].get(key) for flat in flats)
     ]
-    return [{key: str(flat[key]) if key in flat else "–" for key in differing} for flat in flats]
+    return [{key: str(flat[key]) if key in flat else _ABSENT for key in differing} for flat in flats]
 
 
 def labels(results: Sequence[Results], ignored: Collection[str] = ()) -> list[str]:
     """A short label for each result: component names first; the file's name where settings do not tell them apart."""
-    found = [_label(settings) for settings in differences(results, ignored)]
+    found = [_label(settings) for settings in telling(differences(results, ignored))]
     return [
         label if label and found.count(label) == 1 else " ".join(filter(None, [label, f"({result.path})"]))
         for label, result in zip(found, results, strict=True)
     ]
 
 
+def telling(settings: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Of the settings that differ those that tell results apart: not what comes with a component, always the same."""
+
+    def tells(key: str) -> bool:
+        return key.endswith("name") or len({one[key] for one in settings} - {_ABSENT}) > 1
+
+    short = [{key: value for key, value in one.items() if tells(key)} for one in settings]
+    apart = len({tuple(one.values()) for one in short}) == len({tuple(one.values()) for one in settings})
+    return short if apart else list(settings)
+
+
 def _label(settings: dict[str, str]) -> str:
-    parts = []
+    parts, without = [], []
     for key, value in sorted(settings.items(), key=lambda item: not item[0].endswith(".name")):
         family, _, field = key.rpartition(".")
-        if value != "–":
+        if field == "name" and value in ("none", _ABSENT):
+            without.append(f"no {family.partition('.')[0].removesuffix('s')}")
+        elif value != _ABSENT:
             parts.append(value if field == "name" else f"{field} {value}")
-        elif field == "name" and family.startswith("filters"):
-            parts.append("no filter")
-    return ", ".join(parts)
+    return ", ".join(parts or without)
 
 
 def by_seed(results: Sequence[Results], apart: bool = False) -> list[Group]:
@@ -101,7 +113,7 @@ def _groups(parted: Sequence[list[Results]]) -> list[Group]:
     within = [differences(members) for members in parted]
     ignored = [key for key in (SEED, DATA) if any(key in settings[0] for settings in within)]
     first = [members[0] for members in parted]
-    told, settings = labels(first, ignored), differences(first, ignored)
+    told, settings = labels(first, ignored), telling(differences(first, ignored))
     groups = [Group(*one) for one in zip(told, settings, parted, strict=True)]
     hashed = all(experiment_hash(result.toml) in result.path for result in first)
     return sorted(groups, key=_order) if hashed else groups

@@ -21,8 +21,26 @@ def test_labels_say_what_differs(here):
     results = load_all(["fixed.h5", "uncoded.h5"])
     differing = {"allocation.name", "allocation.redundancy", "allocation.permute", "rounds", "identities", "byzantine"}
     assert set(differences(results)[0]) == differing
-    assert labels(results)[1] == "partition, byzantine 20, identities resampled, rounds 30"
+    assert labels(results) == [
+        "cyclic, byzantine 4, identities fixed, rounds 40",
+        "partition, byzantine 20, identities resampled, rounds 30",
+    ]
     assert labels([results[0], results[0]]) == ["(fixed.h5)", "(fixed.h5)"]
+
+
+def test_what_comes_with_a_component_tells_nothing(here):
+    (one,) = load_all(["fixed.h5"])
+
+    def changed(**tables):
+        return one._replace(experiment=one.experiment | tables)
+
+    masked = changed(compressor={"name": "rand_k", "kept": 10, "shared": True})
+    assert labels([one, masked]) == ["no compressor", "rand_k"]
+    more = changed(compressor={"name": "rand_k", "kept": 20, "shared": True})
+    assert labels([one, masked, more]) == ["no compressor", "rand_k, kept 10", "rand_k, kept 20"]
+    filtered = changed(filters=[{"name": "clip", "tau": 1.0}])
+    assert labels([one, filtered]) == ["no filter", "clip"]
+    assert [list(group.settings) for group in by_seed([one, masked])] == [["compressor.name"]] * 2
 
 
 def test_seeds_with_data_of_their_own_are_one_experiment(groups):
