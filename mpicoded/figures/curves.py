@@ -43,6 +43,12 @@ def curve(group: Group, x: str, y: str, band: str = "deviation") -> Curve:
         return Curve(xs.mean(axis=0), mean, mean - spread, mean + spread)
 
 
+def _falls(mean: Array) -> bool:
+    """Whether it fits on a logarithmic axis: above zero but for what rounding leaves at the end."""
+    there = mean[np.isfinite(mean)]
+    return bool(len(there) and there[0] > 0 and (there > -1e-9 * there[0]).all() and (there > 0).mean() > 0.5)
+
+
 def _thin(one: Curve, most: int | None) -> Curve:
     step = 1 if most is None else max(1, len(one.x) // most)
     kept = np.union1d(np.arange(0, len(one.x), step), [len(one.x) - 1])
@@ -75,7 +81,7 @@ def draw(
     legend: bool = True,
     most: int | None = None,
 ) -> Any:
-    """A matplotlib figure with a curve for each group; log scale upwards where all is above zero and no accuracy.
+    """A matplotlib figure with a curve for each group; log scale upwards but for accuracies and values below zero.
 
     ``most``: points of a curve, about; of more every second, third, … is drawn, and the last.
     """
@@ -84,7 +90,7 @@ def draw(
         made, axes = look.figure(width, (height or 0.6 * width) + 0.14 * rows)
         axis = axes[0, 0]
         drawn = [_thin(curve(group, x, y, band), most) for group in groups]
-        log_y = y != "accuracy" and all((one.mean[np.isfinite(one.mean)] > 0).all() for one in drawn)
+        log_y = y != "accuracy" and all(_falls(one.mean) for one in drawn)
         if log_y:
             drawn = _without_the_diverged(drawn)
         for group, one, style in zip(groups, drawn, styles(groups, drawn), strict=True):
@@ -94,7 +100,7 @@ def draw(
                 low = np.where(one.low > 0, one.low, one.mean * 1e-3) if log_y else one.low
                 axis.fill_between(one.x, low, one.high, color=style["color"], alpha=0.15, linewidth=0)
         if log_y:
-            axis.set_yscale("log")
+            axis.set_yscale("log", nonpositive="mask")
             _clip(axis, drawn)
         if log_x:  # a first point at zero rounds or bytes falls off
             axis.set_xscale("log", nonpositive="mask")

@@ -118,6 +118,16 @@ def test_dollars_are_no_mathematics(groups, tmp_path):
     assert (tmp_path / "c.png").stat().st_size > 5000
 
 
+def test_what_rounding_leaves_below_zero_stays_on_a_logarithmic_axis(groups):
+    def scale(*values):
+        history = {"round": np.arange(len(values)), "suboptimality": np.array(values)}
+        one = groups[0]._replace(results=[groups[0].results[0]._replace(history=history)])
+        return curves.draw([one], "round", "suboptimality").axes[0].get_yscale()
+
+    assert scale(1e3, 1.0, 1e-12, -1e-13) == "log"
+    assert scale(1e3, 1.0, 0.5, -2.0) == "linear"
+
+
 def test_diverged_runs_are_drawn(groups, tmp_path):
     history = groups[0].results[0].history | {"loss": np.array([1.0, 1e300, np.inf, np.nan])}
     one = groups[0]._replace(results=[groups[0].results[0]._replace(history=history)])
