@@ -95,5 +95,5 @@ def _same(one: Results, other: Results) -> bool:
 
 
 def _check_version(file: h5py.File, path: str) -> None:
-    if file.attrs["version"] != VERSION:
-        raise InputError(f"merged file {path} has version {file.attrs['version']}, this program reads {VERSION}")
+    if (version := file.attrs.get("version")) != VERSION:
+        raise InputError(f"merged file {path} has version {version}, this program reads {VERSION}")

@@ -216,8 +216,8 @@ def read_result(file: h5py.Group, name: str) -> Results:
     """A result from an open file, or from a group of one. Raises InputError, or ValueError where it is damaged."""
     if file.attrs.get("format") != FORMAT:
         raise InputError(f"{name} is not a result file of mpicoded")
-    if file.attrs["version"] != VERSION:
-        raise InputError(f"result file {name} has version {file.attrs['version']}, this program reads {VERSION}")
+    if (version := file.attrs.get("version")) != VERSION:
+        raise InputError(f"result file {name} has version {version}, this program reads {VERSION}")
     toml = str(file.attrs["experiment"])
     history = {key: numbers(file, f"history/{key}") for key in ("round", "loss")} | _group(file, "history")
     if len({values.shape for values in history.values()}) > 1:
