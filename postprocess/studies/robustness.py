@@ -1,6 +1,6 @@
 """How far lies can move each robust rule: a search for the worst case, written as Markdown tables.
 
-    python -m postprocess.studies robustness [--found postprocess/studies/robustness.jsonl] [--steps 10000] [--seed 1] > tables.md
+    python -m postprocess.studies robustness [--found FILE.jsonl] [--steps 10000] [--seed 1] > tables.md
 
 A rule F is (f, kappa)-robust when, for every set S of n - f of the n votes,
 ||F - mean_S||^2 <= kappa V with V = (1/|S|) sum over S of ||x_i - mean_S||^2. What is found (see worst_cases.py) is a

@@ -6,6 +6,7 @@
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,9 +37,9 @@ def result(folder: Path, config: str, attack: str, seed: int) -> Results:
     )
 
 
-def guilty(found: Results) -> np.ndarray:
+def guilty(found: Results) -> np.ndarray[Any, Any]:
     """Which devices were Byzantine."""
-    return byzantine_devices(loads(found.toml, found.path), 0)
+    return np.asarray(byzantine_devices(loads(found.toml, found.path), 0))
 
 
 def cell(found: list[Results]) -> str:
