@@ -160,13 +160,14 @@ def within(name: str, megabytes: float) -> Callable[[Results], float]:
     return value
 
 
-def spread(value: Callable[[Results], float], form: str = "", most: float = np.inf) -> Callable[[list[Results]], str]:
-    """Mean ± standard deviation of all runs, unless one of them is beyond what is called diverging."""
+def spread(value: Callable[[Results], float], form: str = "") -> Callable[[list[Results]], str]:
+    """Mean ± standard deviation of all runs; or that one of them has come to more than it started with."""
 
     def text(found: list[Results]) -> str:
         values = np.array([value(one) for one in found])
-        if not (values < most).all():
-            return "diverges"
+        starts = [one.history["suboptimality"][0] for one in found if "suboptimality" in one.history]
+        if any(not end <= 1.01 * start for end, start in zip(values, starts, strict=False)):
+            return "> start"
         mean, deviation = values.mean(), values.std(ddof=1) if len(values) > 1 else 0.0
         return f"{digits(mean, form)} ± {digits(deviation, form)}"
 
