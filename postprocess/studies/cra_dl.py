@@ -99,7 +99,7 @@ def picture(fetch: Fetch, path: Path, seeds: Sequence[int]) -> None:
     figure, axes = panels(2, 3, 5.2)
     for one, (attack, setting) in zip(axes[0], VARIED["baselines"].items(), strict=True):
         for number, system in enumerate(FEW):
-            curve(one, [fetch(run) for run in runs(system, seeds, setting)], number, system.label)
+            curve(one, [fetch(run) for run in runs(system, seeds, setting)], number, system.label.replace("`", ""))
         one.set(title=attack, xlabel="round")
     over = {
         "redundancy": ("redundancy", "redundancy r"),
@@ -110,7 +110,12 @@ def picture(fetch: Fetch, path: Path, seeds: Sequence[int]) -> None:
         places = [abs(getattr(setting, field)) for setting in VARIED[title].values()]
         for number, system in enumerate(FEW):
             found = [[late(fetch(run)) for run in runs(system, seeds, at)] for at in VARIED[title].values()]
-            one.plot(places, [sum(values) / len(seeds) for values in found], label=system.label, **style(number))
+            one.plot(
+                places,
+                [sum(values) / len(seeds) for values in found],
+                label=system.label.replace("`", ""),
+                **style(number),
+            )
         one.set(xlabel=label, xscale="log" if title == "coefficient" else "linear")
     for one in axes[:, 0]:
         one.set_ylabel("suboptimality", fontsize=8)
