@@ -114,9 +114,10 @@ def picture(fetch: Fetch, path: Path, seeds: Sequence[int]) -> None:
             axis.axvline(ROUNDS, color="0.6", linewidth=0.8)
             axis.set_xscale("log")
             axis.set_title(attack, fontsize=8)
-        row[0].set_ylabel(f"{history}\n{problem.title}", fontsize=8)
+        row[0].set_ylabel(f"{problem.title}\n{history}", fontsize=8)
     axes[0, 0].set(yscale="log", ylim=(0.01, 1e4))
-    figure.supxlabel("gradients of a subset computed", fontsize=8)
+    for axis in axes[1]:
+        axis.set_xlabel("gradients of a subset", fontsize=8)
     finish(figure, axes, path)
 
 

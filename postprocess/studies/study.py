@@ -68,6 +68,8 @@ def _done(name: str, study: Study, asked: argparse.Namespace) -> int:
         raise InputError(f"--only {asked.only}: {name} has no such table")
     folder, chosen = Folder(asked.folder), places(tables, asked.sample)
     folder.keep((run for place in chosen if isinstance(place.cell, Cell) for run in place.cell.runs), asked.jobs)
+    if asked.picture and study.picture:
+        study.picture(folder.result, asked.picture, seeds)
     if asked.check:
         page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
         lines = list(differences(chosen, page, folder.result, study.tolerance))
@@ -77,6 +79,4 @@ def _done(name: str, study: Study, asked: argparse.Namespace) -> int:
         return 1 if lines else 0
     for table in tables:
         print(*markdown(table, folder.result), sep="\n", end="\n\n", flush=True)
-    if asked.picture and study.picture:
-        study.picture(folder.result, asked.picture, seeds)
     return 0
