@@ -50,9 +50,9 @@ def _asked(name: str, study: Study, words: Sequence[str]) -> argparse.Namespace:
 
 
 def _count(word: str) -> int:
-    if (number := int(word)) < 1:
-        raise ValueError
-    return number
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"needs a number from 1 on, got {word}")
+    return int(word)
 
 
 def _done(name: str, study: Study, asked: argparse.Namespace) -> int:

@@ -214,6 +214,14 @@ def test_words_that_do_not_fit_are_refused(pages, capsys, given, said):
     assert capsys.readouterr().err == f"studies: error: {said}\n"
 
 
+@pytest.mark.parametrize("word", ["0", "-1", "two", "1.5"])
+def test_a_count_that_is_none_is_refused(pages, capsys, word):
+    with pytest.raises(SystemExit) as ended:
+        main("tiny", TINY, [str(pages / "runs"), f"--seeds={word}"])
+    assert ended.value.code == 2
+    assert f"argument --seeds: needs a number from 1 on, got {word}" in capsys.readouterr().err
+
+
 def studies(*given, **options):
     command = [sys.executable, "-m", "postprocess.studies", *given]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
