@@ -1,12 +1,12 @@
 """A study: tables over seeds, one command that makes them, and the page that they stand in."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mpicoded.commands.launch import usable_cores
 from mpicoded.errors import InputError
 from postprocess.studies.runs import Fetch, Folder
 from postprocess.studies.tables import Cell, Table, Tolerance, differences, markdown, places, strays
@@ -41,7 +41,7 @@ def _asked(name: str, study: Study, words: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("folder", nargs="?", type=Path, default=Path("studies", name), help="where result files stay")
     add("--seeds", type=_count, default=len(study.seeds), help="how many of them, or more")
-    add("--jobs", type=_count, default=len(os.sched_getaffinity(0)), help="runs at a time (default: a core each)")
+    add("--jobs", type=_count, default=usable_cores(), help="runs at a time (default: a core each)")
     add("--only", default="", metavar="TEXT", help="only tables in whose first head cell this is")
     add("--picture", type=Path, metavar="FILE", help="also draw")
     add("--check", action="store_true", help="compare with the page's tables; exit code 1 where they differ")
