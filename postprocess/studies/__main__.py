@@ -18,6 +18,7 @@ NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.
 def main(words: Sequence[str]) -> int:
     """Hand the other words to the study that is named."""
     if not words:
+        print("python -m postprocess.studies NAME …: runs what is missing and prints tables (times on two cores)\n")
         for name in NAMES:
             module = _module(name)
             time = module.STUDY.time if hasattr(module, "STUDY") else module.TIME

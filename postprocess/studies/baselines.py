@@ -74,4 +74,4 @@ def sent(found: list[Results]) -> str:
     return f"{found[0].history['bytes_up'][-1] / 1e6:.3g}"
 
 
-STUDY = Study(tables, range(3), "2 minutes", Tolerance(floor=1e-9))
+STUDY = Study(tables, range(3), "1 minute", Tolerance(floor=1e-9))

@@ -111,4 +111,4 @@ def picture(fetch: Fetch, path: Path, seeds: Sequence[int]) -> None:
     figure.savefig(path, dpi=150)
 
 
-STUDY = Study(tables, range(10), "2 minutes", picture=picture)
+STUDY = Study(tables, range(10), "1 minute", picture=picture)

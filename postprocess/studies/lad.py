@@ -124,4 +124,4 @@ def picture(fetch: Fetch, path: Path, seeds: Sequence[int]) -> None:
     finish(figure, axes, path)
 
 
-STUDY = Study(tables, range(3, 6), "8 minutes", Tolerance(), picture)
+STUDY = Study(tables, range(3, 6), "6 minutes", Tolerance(), picture)

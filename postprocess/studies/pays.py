@@ -121,4 +121,4 @@ def picture(fetch: Fetch, path: Path, seeds: Sequence[int]) -> None:
     finish(figure, axes, path)
 
 
-STUDY = Study(tables, range(3, 6), "10 minutes", Tolerance(0.02, 1e-9), picture)
+STUDY = Study(tables, range(3, 6), "8 minutes", Tolerance(0.02, 1e-9), picture)

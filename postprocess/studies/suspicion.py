@@ -53,4 +53,4 @@ def tables(seeds: Sequence[int]) -> list[Table]:
     return [Table(("attack", *(f"`{config}`" for config in CONFIGS)), rows)]
 
 
-STUDY = Study(tables, range(FIRST, FIRST + 5), "2 minutes")
+STUDY = Study(tables, range(FIRST, FIRST + 5), "1 minute")
