@@ -116,8 +116,8 @@ SMALL = Data("linear_regression", ("--subsets", 20, "--features", 6, "--seed", 1
 
 
 def small(**changed):
-    settings = {"devices": 20, "byzantine": 4, "rounds": 3, "seed": 1} | changed
-    settings |= {"aggregator.byzantine": 4, "allocation.redundancy": 5}
+    settings = {"devices": 20, "byzantine": 4, "aggregator.byzantine": 4, "allocation.redundancy": 5}
+    settings |= {"rounds": 3, "seed": 1, **changed}
     return Run("quickstart", SMALL, tuple(word for key, value in settings.items() for word in (f"--{key}", value)))
 
 
