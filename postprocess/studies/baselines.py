@@ -1,17 +1,12 @@
-"""Exact and approximate codes beside each other, in the setting of CRA-DL: where they end, and what they cost.
+"""Exact and approximate codes beside each other, in the setting of CRA-DL: where they end, and what they cost."""
 
-    python -m postprocess.studies baselines FOLDER [--seeds 3] > table.md
-
-Each seed has data of its own; result files stay in FOLDER, and what is there is not run again.
-"""
-
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from mpicoded.data.results import Results
-from postprocess.studies.runs import data, options, run
+from postprocess.studies.runs import Run, linear
+from postprocess.studies.study import Study
+from postprocess.studies.tables import Cell, Table, Tolerance, each
 
 ATTACKS = {"sign flip": ("sign_flip", ("--attack.scale", -1.0)), "ALIE": ("alie", ())}
 
@@ -24,6 +19,12 @@ class Baseline(NamedTuple):
     byzantine: int
     words: tuple[Any, ...] = ()
     subsets: int = 1000
+
+    def runs(self, attack: str, seeds: Sequence[int]) -> tuple[Run, ...]:
+        """One for each seed, which has data of its own."""
+        name, words = ATTACKS[attack]
+        words = ("--byzantine", self.byzantine, "--attack.name", name, *words, *self.words)
+        return tuple(Run(self.config, linear(seed, self.subsets, 0.25), ("--seed", seed, *words)) for seed in seeds)
 
 
 BASELINES = (
@@ -42,37 +43,35 @@ BASELINES = (
 )
 
 
-def result(folder: Path, baseline: Baseline, attack: str, seed: int) -> Results:
-    """One run."""
-    name, words = ATTACKS[attack]
-    made = ("--subsets", baseline.subsets, "--sigma-h", 0.25, "--seed", seed)
-    path = data(folder / f"data_{baseline.subsets}_{seed}.h5", *made)
-    label = "".join(letter for letter in baseline.label if letter.isalnum())
-    return run(
-        folder / f"{label}_{name}_{seed}.h5",
-        f"{baseline.config}.toml",
-        *("--data.path", path, "--seed", seed, "--byzantine", baseline.byzantine),
-        *("--attack.name", name, *words, *baseline.words),
-    )
-
-
-def main() -> None:
-    """Run what is missing, and print the table."""
-    asked = options(__doc__, 3)
-    print(f"| method | Byzantine | gradients a subset | MB up | {' | '.join(ATTACKS)} |")
-    print("|---" * (4 + len(ATTACKS)) + "|")
+def tables(seeds: Sequence[int]) -> list[Table]:
+    """A row for each method."""
+    rows: list[tuple[str | Cell, ...]] = []
     for baseline in BASELINES:
-        cells = []
-        for attack in ATTACKS:
-            found = [result(asked.folder, baseline, attack, seed) for seed in range(asked.seeds)]
-            cells.append(", ".join(f"{np.maximum(one.history['suboptimality'][-1], 0):.3g}" for one in found))
-        last = found[0]
-        devices, copies = last.experiment["devices"], last.allocation["copies_spread"][1]
-        sent = last.history["bytes_up"][-1] / 1e6
-        method = f"{baseline.label} (`{baseline.config}`)"
-        row = [method, f"{baseline.byzantine} of {devices}", f"{copies:.3g}", f"{sent:.3g}", *cells]
-        print(f"| {' | '.join(row)} |", flush=True)
+        first = baseline.runs("sign flip", seeds)[:1]
+        costs = (Cell(first, part) for part in (byzantine, copies, sent))
+        ends = (Cell(baseline.runs(attack, seeds), each(end)) for attack in ATTACKS)
+        rows.append((f"{baseline.label} (`{baseline.config}`)", *costs, *ends))
+    return [Table(("method", "Byzantine", "gradients a subset", "MB up", *ATTACKS), rows)]
 
 
-if __name__ == "__main__":
-    main()
+def end(found: Results) -> float:
+    """Final suboptimality; rounding can take it below zero."""
+    return max(float(found.history["suboptimality"][-1]), 0.0)
+
+
+def byzantine(found: list[Results]) -> str:
+    """How many of how many devices."""
+    return f"{found[0].experiment['byzantine']} of {found[0].experiment['devices']}"
+
+
+def copies(found: list[Results]) -> str:
+    """How often a subset's gradient is computed in a round."""
+    return f"{found[0].allocation['copies_spread'][1]:.3g}"
+
+
+def sent(found: list[Results]) -> str:
+    """What all devices sent, in MB."""
+    return f"{found[0].history['bytes_up'][-1] / 1e6:.3g}"
+
+
+STUDY = Study(tables, range(3), "1 minute", Tolerance(floor=1e-9))

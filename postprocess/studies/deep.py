@@ -1,18 +1,16 @@
-"""Do the codes help deep networks on real images? Fashion-MNIST, five of 25 devices lie.
+"""Do the codes help deep networks on real images? Fashion-MNIST, five of 25 devices lie."""
 
-    python -m postprocess.studies deep FOLDER [--part mlp|cnn] [--seeds 3] [--picture docs/images/deep.png] > tables.md
-
-Result files stay in FOLDER, and what is there is not run again.
-"""
-
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mpicoded.data.results import Results
-from postprocess.studies.runs import call, run
+from postprocess.studies.drawing import COLOURS
+from postprocess.studies.runs import Data, Fetch, Run
+from postprocess.studies.study import Study
+from postprocess.studies.tables import Cell, Table, Tolerance, spread
 
 FIRST, REDUNDANCY = 3, 5
 SKEWS = (0.1, 1.0)  # of the Dirichlet split
@@ -34,52 +32,52 @@ SYSTEMS: dict[str, tuple[str, bool, tuple[str, ...]]] = {
     "momentum + NNM + CWTM": ("partition", False, _FIELD),
 }
 """Allocation, whether a tenth of the coordinates is sent, and other words."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")  # told apart by the colour-blind, too
 WHO = {"mlp": tuple(SYSTEMS), "cnn": ("LAD", "CWTM")}
 
 
-def data(folder: Path, skew: float, seed: int) -> Path:
-    """The split of a seed."""
-    path = folder / f"fashion_{skew}_{seed}.h5"
-    if not path.exists():
-        part = path.with_suffix(".part.h5")
-        words = ("--subsets", 25, "--split", "dirichlet", "--alpha", skew, "--seed", seed)
-        call("data", "fashion_mnist", "-o", part, *words)
-        part.replace(path)
-    return path
-
-
-def result(folder: Path, network: str, system: str, skew: float, attack: str, seed: int) -> Results:
-    """One run; the attacks are as they are by default."""
+def runs(network: str, system: str, skew: float, attack: str, seeds: Sequence[int]) -> tuple[Run, ...]:
+    """A run for each seed, with a split of its own; the attacks are as they are by default."""
     factory, dim, words = NETWORKS[network]
     allocation, compressed, more = SYSTEMS[system]
     table = f'{{name = "{allocation}"' + ("}" if allocation == "partition" else f", redundancy = {REDUNDANCY}}}")
     mask = ("--compressor", _MASK.format(kept=dim // 10).replace("'", '"')) if compressed else ()
-    name = "_".join([network, system.replace(" + ", "_"), str(skew), attack, str(seed)])
-    return run(
-        folder / f"{name}.h5",
-        "lad_fashion_mlp.toml",
-        *("--data.path", data(folder, skew, seed), "--seed", seed, "--model.module", f"mpicoded.networks:{factory}"),
-        *("--allocation", table, "--attack", f'{{name = "{attack}"}}', *mask, *words, *more),
+    split = ("--subsets", 25, "--split", "dirichlet", "--alpha", skew, "--seed")
+    words = (
+        *("--model.module", f"mpicoded.networks:{factory}", "--allocation", table),
+        *("--attack", f'{{name = "{attack}"}}', *mask, *words, *more),
+    )
+    return tuple(
+        Run("lad_fashion_mlp", Data("fashion_mnist", (*split, seed)), ("--seed", seed, *words)) for seed in seeds
     )
 
 
-def table(folder: Path, network: str, skew: float, seeds: list[int], fair: bool = False) -> str:
+def table(network: str, skew: float, seeds: Sequence[int], fair: bool) -> Table:
     """Final test accuracy in percent, mean and standard deviation over the seeds.
 
     ``fair``: of coded systems after a fifth of the rounds, in which they compute as many gradients as others in all.
     """
-    what = "as many gradients" if fair else "as many rounds"
-    lines = [f"| {network}, Dirichlet {skew}, {what} | {' | '.join(f'`{attack}`' for attack in ATTACKS)} |"]
-    lines.append("|---" * (1 + len(ATTACKS)) + "|")
-    for system in WHO[network]:
-        cells = []
-        for attack in ATTACKS:
-            found = [result(folder, network, system, skew, attack, seed) for seed in seeds]
-            final = [100 * accuracy_after(one, last_round(one, fair)) for one in found]
-            cells.append(f"{np.mean(final):.1f}" + (f" ± {np.std(final, ddof=1):.1f}" if len(final) > 1 else ""))
-        lines.append(f"| {system} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+
+    def final(found: Results) -> float:
+        return 100 * accuracy_after(found, last_round(found, fair))
+
+    def text(found: list[Results]) -> str:
+        return spread(final, ".1f")(found) if len(found) > 1 else f"{final(found[0]):.1f}"
+
+    rows: list[tuple[str | Cell, ...]] = [
+        (system, *(Cell(runs(network, system, skew, attack, seeds), text) for attack in ATTACKS))
+        for system in WHO[network]
+    ]
+    title = f"{network.upper()}, Dirichlet {skew}, as many {'gradients' if fair else 'rounds'}"
+    return Table((title, *(f"`{attack}`" for attack in ATTACKS)), rows)
+
+
+def tables(seeds: Sequence[int]) -> list[Table]:
+    """As many rounds, as many gradients; the CNN with one seed."""
+    found = []
+    for fair in (False, True):
+        found += [table("mlp", skew, seeds, fair) for skew in SKEWS]
+        found.append(table("cnn", SKEWS[0], seeds[:1], fair))
+    return found
 
 
 def last_round(found: Results, fair: bool) -> int:
@@ -106,20 +104,18 @@ def curve(found: list[Results], over: str) -> tuple[Any, Any]:
     return x, 100 * np.mean([one.history["accuracy"] for one in found], axis=0)
 
 
-def picture(folder: Path, path: Path, network: str, skew: float, seeds: list[int]) -> None:
-    """Accuracy over rounds, gradients and bytes: a row for each attack."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+def picture(fetch: Fetch, path: Path, seeds: Sequence[int]) -> None:
+    """Accuracy over rounds, gradients and bytes: a row for each attack, MLP, the stronger skew."""
+    from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
     over = ("rounds", "gradients of a subset computed by all devices", "MB sent by all devices")
-    figure, axes = plt.subplots(len(ATTACKS), 3, figsize=(10, 13), sharey=True, layout="constrained")
+    figure = Figure(figsize=(10, 13), layout="constrained")
+    axes = figure.subplots(len(ATTACKS), 3, sharey=True)
     for row, attack in zip(axes, ATTACKS, strict=True):
         for axis, what in zip(row, over, strict=True):
-            for number, system in enumerate(WHO[network]):
-                found = [result(folder, network, system, skew, attack, seed) for seed in seeds]
+            for number, system in enumerate(SYSTEMS):
+                found = [fetch(run) for run in runs("mlp", system, SKEWS[0], attack, seeds)]
                 style = {
                     "color": COLOURS[number],
                     "linestyle": ("-", "--", ":")[number % 3],
@@ -138,23 +134,4 @@ def picture(folder: Path, path: Path, network: str, skew: float, seeds: list[int
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    """Run what is missing, and print the tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--part", choices=NETWORKS, default="mlp")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--skews", type=float, nargs="+", default=SKEWS)
-    parser.add_argument("--picture", type=Path)
-    asked = parser.parse_args()
-    asked.folder.mkdir(exist_ok=True, parents=True)
-    seeds = list(range(FIRST, FIRST + asked.seeds))
-    for skew in asked.skews:
-        for fair in (False, True):
-            print(table(asked.folder, asked.part, skew, seeds, fair), end="\n\n", flush=True)
-    if asked.picture is not None:
-        picture(asked.folder, asked.picture, asked.part, asked.skews[0], seeds)
-
-
-if __name__ == "__main__":
-    main()
+STUDY = Study(tables, range(FIRST, FIRST + 3), "40 minutes", Tolerance(0.02), picture)

@@ -1,18 +1,15 @@
-"""Exact against approximate allocation in CRA-DL: a block design, its equals by chance, and no coding.
+"""Exact against approximate allocation in CRA-DL: a block design, its equals by chance, and no coding."""
 
-    python -m postprocess.studies designs FOLDER [--seeds 10] [--picture docs/images/designs.png] > table.md
-
-Each seed has data and a run of its own for every allocation and attack; result files stay in FOLDER, and what is there
-is not run again.
-"""
-
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mpicoded.data.results import Results
-from postprocess.studies.runs import data, options, run
+from postprocess.studies.runs import Fetch, Run, linear
+from postprocess.studies.study import Study
+from postprocess.studies.tables import Cell, Table, last, spread
 
 SUBSETS, REDUNDANCY, LAST = 825, 33, 10
 
@@ -42,52 +39,65 @@ ATTACKS = {
 """CRA-DL's attacks with its shares of Byzantine devices; scale and deviation are choices of ours."""
 
 
-def result(folder: Path, scheme: Scheme, attack: str, seed: int) -> Results:
-    """One run of configs/cra_dl_linear.toml, changed only where it must be."""
+def runs(scheme: Scheme, attack: str, seeds: Sequence[int]) -> tuple[Run, ...]:
+    """Runs of CRA-DL's config, or of its uncoded twin's, changed only where they must be."""
     name, byzantine, words = ATTACKS[attack]
-    path = data(folder / f"data_{seed}.h5", "--subsets", SUBSETS, "--sigma-h", 0.25, "--seed", seed)
-    held = () if scheme.allocation == "partition" else ("--allocation.redundancy", REDUNDANCY)
-    return run(
-        folder / f"{scheme.allocation}_{scheme.weighting}_{name}_{seed}.h5",
-        "rba_dl_linear.toml" if scheme.allocation == "partition" else "cra_dl_linear.toml",
-        *("--data.path", path, "--seed", seed, "--allocation.name", scheme.allocation, *held),
+    coded = scheme.allocation != "partition"
+    words = (
+        *("--allocation.name", scheme.allocation, *(("--allocation.redundancy", REDUNDANCY) if coded else ())),
         *("--encoder.weighting", scheme.weighting, "--attack.name", name, *words),
         *("--byzantine", byzantine, "--aggregator.byzantine", byzantine),
     )
+    config = "cra_dl_linear" if coded else "rba_dl_linear"
+    return tuple(Run(config, linear(seed, SUBSETS, 0.25), ("--seed", seed, *words)) for seed in seeds)
 
 
-def spread(values: np.ndarray[Any, Any], digits: int = 2) -> str:
-    """Mean ± standard deviation over the seeds."""
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+def late(found: Results) -> float:
+    """The mean of the last ten evaluations."""
+    return float(found.history["suboptimality"][-LAST:].mean())
 
 
-def table(attack: str, ends: np.ndarray[Any, Any], means: np.ndarray[Any, Any]) -> str:
-    """A row for each scheme, from values (schemes, seeds)."""
-    lines = [
-        f"| {attack} | after 300 rounds | mean of rounds 210 to 300 | ratio to the design, each seed, of these means |",
-        "|---" * 4 + "|",
-    ]
-    for scheme, end, mean in zip(SCHEMES, ends, means, strict=True):
-        ratios = mean / means[0]
-        each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        text = "1" if scheme is SCHEMES[0] else f"**{np.exp(np.log(ratios).mean()):.2f}**: {each}"
-        lines.append(f"| {scheme.label} | {spread(end)} | {spread(mean)} | {text} |")
-    return "\n".join(lines)
+def ratios(found: list[Results]) -> Any:
+    """Of late values: those of the second half of the runs to those of the first, the design's, seed by seed."""
+    values = np.array([late(one) for one in found])
+    return values[len(values) // 2 :] / values[: len(values) // 2]
 
 
-def picture(path: Path, values: dict[str, np.ndarray[Any, Any]]) -> None:
+def ratio(found: list[Results]) -> str:
+    """Their geometric mean, and all of them."""
+    values = ratios(found)
+    return f"**{np.exp(np.log(values).mean()):.2f}**: {', '.join(f'{value:.2f}' for value in values)}"
+
+
+def tables(seeds: Sequence[int]) -> list[Table]:
+    """One for each attack, a row for each scheme."""
+    found = []
+    for attack in ATTACKS:
+        design = runs(SCHEMES[0], attack, seeds)
+        rows: list[tuple[str | Cell, ...]] = []
+        for scheme in SCHEMES:
+            own = runs(scheme, attack, seeds)
+            ends = Cell(own, spread(last("suboptimality"), ".2f")), Cell(own, spread(late, ".2f"))
+            rows.append((scheme.label, *ends, "1" if scheme is SCHEMES[0] else Cell(design + own, ratio)))
+        head = ("after 300 rounds", "mean of rounds 210 to 300", "ratio to the design, each seed, of these means")
+        found.append(Table((attack, *head), rows))
+    return found
+
+
+def picture(fetch: Fetch, path: Path, seeds: Sequence[int]) -> None:
     """Every seed's ratio to the design."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(values), sharey=True)
-    for axes, (attack, means) in zip(panels, values.items(), strict=True):
+    panels = figure.subplots(1, len(ATTACKS), sharey=True)
+    for axes, attack in zip(panels, ATTACKS, strict=True):
+        design = runs(SCHEMES[0], attack, seeds)
         axes.axhline(1, color=SCHEMES[0].colour, linewidth=1.5, label="block design")
         for place, scheme in enumerate(SCHEMES[1:]):
-            ratios = means[place + 1] / means[0]
-            sideways = place + np.linspace(-0.25, 0.25, len(ratios))
+            values = ratios([fetch(run) for run in design + runs(scheme, attack, seeds)])
+            sideways = place + np.linspace(-0.25, 0.25, len(values))
             label = scheme.label.replace("`", "")
-            axes.plot(sideways, ratios, scheme.marker, color=scheme.colour, markersize=4, label=label)
+            axes.plot(sideways, values, scheme.marker, color=scheme.colour, markersize=4, label=label)
         axes.set_yscale("log")
         axes.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
         axes.minorticks_off()
@@ -101,22 +111,4 @@ def picture(path: Path, values: dict[str, np.ndarray[Any, Any]]) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
-    """Run what is missing, print a table for each attack, and draw."""
-    asked = options(__doc__, 10, "--picture")
-    drawn = {}
-    for attack in ATTACKS:
-        histories = np.array(
-            [
-                [result(asked.folder, scheme, attack, seed).history["suboptimality"] for seed in range(asked.seeds)]
-                for scheme in SCHEMES
-            ]
-        )
-        drawn[attack] = histories[..., -LAST:].mean(axis=-1)
-        print(table(attack, histories[..., -1], drawn[attack]), end="\n\n", flush=True)
-    if asked.picture:
-        picture(asked.picture, drawn)
-
-
-if __name__ == "__main__":
-    main()
+STUDY = Study(tables, range(10), "1 minute", picture=picture)

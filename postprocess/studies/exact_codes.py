@@ -1,6 +1,4 @@
-"""How exact the cyclic code is under lies that are hard to tell from rounding, written as Markdown tables.
-
-    python -m postprocess.studies exact_codes [--trials 3] [--seed 1] > tables.md
+"""How exact the cyclic code is under lies that are hard to tell from rounding.
 
 N devices, one subset each, gradients of 20 normal numbers of mean 1. The s liars are neighbours in the code's circle
 or anywhere. They send: other normal numbers; their own message negated; all the same; errors of sizes from 1e-6 to 1e9
@@ -10,8 +8,8 @@ neighbours, from a tenth of the rounding that the decoder lets pass to a hundred
 the median.
 """
 
-import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,8 +19,13 @@ from mpicoded.algorithms.encoders import CyclicCode
 from mpicoded.algorithms.encoders.cyclic_code import CyclicDecoder
 from mpicoded.algorithms.encoders.real_code import Locator, hidden, places, tolerance
 from mpicoded.algorithms.randomness import generator
+from mpicoded.data.results import Results
+from postprocess.studies.study import Study
+from postprocess.studies.tables import Cell, Table, Tolerance
 
 DEVICES, LIARS, DIM = (10, 20, 30, 45, 50, 75, 100), (1, 2, 3, 4, 5, 6, 8, 10, 15, 20), 20
+LIMITS = {"float64": 1e-6, "float32": 1e-3}
+"""Where a code's bound is above, it is refused."""
 
 Array = np.ndarray[Any, Any]
 
@@ -62,10 +65,10 @@ def _with(messages: Array, who: Array, lie: Array) -> Array:
     return changed
 
 
-def worst(devices: int, liars: int, dtype: str, trials: int, seed: int) -> tuple[float, int, int]:
+def worst(devices: int, liars: int, dtype: str, trials: Sequence[int], seed: int = 1) -> tuple[float, int, int]:
     """The largest relative error, the rounds that were given up, and all rounds."""
     error, given_up, rounds = 0.0, 0, 0
-    for trial in range(trials):
+    for trial in trials:
         rng = generator(seed, "study", trial, devices, liars)
         assignment = Cyclic(redundancy=2 * liars + 1).assignment(devices, devices, trial, seed)
         code = CyclicCode(byzantine=liars)
@@ -84,33 +87,28 @@ def worst(devices: int, liars: int, dtype: str, trials: int, seed: int) -> tuple
     return error, given_up, rounds
 
 
-def main() -> None:
-    """Write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    for dtype, limit in (("float64", 1e-6), ("float32", 1e-3)):
-        print(f"\n{dtype}: largest error met / bound (rounds given up); refused where the bound is above {limit:g}\n")
-        print("| N \\ s |", " | ".join(map(str, LIARS)), "|")
-        print("|---|" + "---|" * len(LIARS))
-        for devices in DEVICES:
-            cells = []
-            for liars in LIARS:
-                bound = hidden(devices, liars, dtype) if 2 * liars < devices else np.inf
-                if 2 * liars >= devices:
-                    cells.append("")
-                elif bound > 1e4 * limit:
-                    cells.append(f"refused / {bound:.0e}")
-                else:
-                    error, given_up, rounds = worst(devices, liars, dtype, options.trials, options.seed)
-                    cells.append(
-                        ("refused: " if bound > limit else "")
-                        + f"{error:.0e} / {bound:.0e}"
-                        + (f" ({given_up} of {rounds})" if given_up else "")
-                    )
-            print(f"| {devices} |", " | ".join(cells), "|", flush=True)
+def cell(devices: int, liars: int, dtype: str, trials: Sequence[int], found: list[Results]) -> str:
+    """Largest error met / bound, and the rounds given up."""
+    if 2 * liars >= devices:
+        return ""
+    bound, limit = hidden(devices, liars, dtype), LIMITS[dtype]
+    if bound > 1e4 * limit:
+        return f"refused / {bound:.0e}"
+    error, given_up, rounds = worst(devices, liars, dtype, trials)
+    text = f"{'refused: ' * (bound > limit)}{error:.0e} / {bound:.0e}"
+    return text + (f" ({given_up} of {rounds})" if given_up else "")
 
 
-if __name__ == "__main__":
-    main()
+def tables(trials: Sequence[int]) -> list[Table]:
+    """One for each type, a row for each number of devices."""
+    found = []
+    for dtype in LIMITS:
+        rows: list[tuple[str | Cell, ...]] = [
+            (str(devices), *(Cell((), partial(cell, devices, liars, dtype, trials)) for liars in LIARS))
+            for devices in DEVICES
+        ]
+        found.append(Table((f"{dtype}: N \\ s", *map(str, LIARS)), rows))
+    return found
+
+
+STUDY = Study(tables, range(3), "1 minute", Tolerance(relative=9))  # errors of rounding: another machine has others

@@ -1,16 +1,13 @@
-"""Is the number of Byzantine devices needed? The rule with an estimate against the rule that is told.
+"""Is the number of Byzantine devices needed? The rule with an estimate against the rule that is told."""
 
-    python -m postprocess.studies unknown_byzantine FOLDER [--seeds 5] > table.md
-
-Each seed has data of its own; result files stay in FOLDER, and what is there is not run again.
-"""
-
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
 from mpicoded.data.results import Results
-from postprocess.studies.runs import data, options, run
+from postprocess.studies.runs import Run, linear
+from postprocess.studies.study import Study
+from postprocess.studies.tables import Cell, Table, Tolerance
 
 NUMBERS = (0, 1, 5, 10, 20, 30)
 ATTACKS = {
@@ -20,45 +17,47 @@ ATTACKS = {
     "ipm": (),
 }
 """Scales are those of the configs and the defaults; the deviation is a choice of ours."""
-CONFIGS = {"lad_linear": (), "cra_dl_linear": ("--subsets", 1000, "--sigma-h", 0.25)}
-"""The configs, and what the data of each is made with."""
+CONFIGS = {"cra_dl_linear": (1000, 0.25), "lad_linear": (100, 0.3)}
+"""The configs, subsets and sigma_H of their data."""
 
 
-def result(folder: Path, config: str, attack: str, byzantine: int, told: str, seed: int) -> Results:
-    """One run; without Byzantine devices the attack is of no matter."""
-    path = data(folder / f"{config}_data_{seed}.h5", "--seed", seed, *CONFIGS[config])
+def runs(config: str, attack: str, byzantine: int, told: bool, seeds: Sequence[int]) -> tuple[Run, ...]:
+    """A run for each seed, which has data of its own; without Byzantine devices the attack is of no matter."""
     attack = attack if byzantine else "sign_flip"
-    return run(
-        folder / f"{config}_{attack}_{byzantine}_{told}_{seed}.h5",
-        f"{config}.toml",
-        *("--data.path", path, "--seed", seed, "--attack.name", attack, *(ATTACKS[attack] if byzantine else ())),
-        *("--byzantine", byzantine, "--aggregator.byzantine", byzantine if told == "told" else "auto"),
+    words = (
+        *("--attack.name", attack, *(ATTACKS[attack] if byzantine else ())),
+        *("--byzantine", byzantine, "--aggregator.byzantine", byzantine if told else "auto"),
         *("--evaluate_every", 1000),
     )
+    return tuple(Run(config, linear(seed, *CONFIGS[config]), ("--seed", seed, *words)) for seed in seeds)
 
 
-def cell(folder: Path, config: str, attack: str, byzantine: int, seeds: int) -> str:
-    """The ratio's geometric mean and largest over the seeds, and what was tolerated in the middle round."""
-    told, auto = (
-        [result(folder, config, attack, byzantine, kind, seed) for seed in range(seeds)] for kind in ("told", "auto")
-    )
-    ends = np.array([[one.history["suboptimality"][-1] for one in runs] for runs in (told, auto)])
-    ratios = ends[1] / ends[0]
-    used = sorted(int(np.median(one.estimates["tolerated"])) for one in auto)
+def cell(found: list[Results]) -> str:
+    """The ratio's geometric mean and largest over the seeds, and what was tolerated in the middle round.
+
+    The first half of the runs are those of the rule that is told.
+    """
+    half = len(found) // 2
+    ends = np.array([one.history["suboptimality"][-1] for one in found])
+    ratios = ends[half:] / ends[:half]
+    used = sorted(int(np.median(one.estimates["tolerated"])) for one in found[half:])
     span = str(used[0]) if used[0] == used[-1] else f"{used[0]}–{used[-1]}"
-    return f"{np.exp(np.log(ratios).mean()):.2f}, {ratios.max():.2f} ({span}; {ends[0].mean():.3g})"
+    return f"{np.exp(np.log(ratios).mean()):.2f}, {ratios.max():.2f} ({span}; {ends[:half].mean():.3g})"
 
 
-def main() -> None:
-    """Run what is missing, and print a table for each config."""
-    asked = options(__doc__, 5)
-    for config in reversed(CONFIGS):
-        print(f"\n| `{config}`: Byzantine | {' | '.join(f'`{attack}`' for attack in ATTACKS)} |")
-        print("|---" * (1 + len(ATTACKS)) + "|")
+def tables(seeds: Sequence[int]) -> list[Table]:
+    """One for each config, a row for each number."""
+    found = []
+    for config in CONFIGS:
+        rows: list[tuple[str | Cell, ...]] = []
         for byzantine in NUMBERS:
-            cells = [cell(asked.folder, config, attack, byzantine, asked.seeds) for attack in ATTACKS]
-            print(f"| {byzantine} | {' | '.join(cells)} |", flush=True)
+            both = (
+                (runs(config, attack, byzantine, True, seeds), runs(config, attack, byzantine, False, seeds))
+                for attack in ATTACKS
+            )
+            rows.append((str(byzantine), *(Cell(told + auto, cell) for told, auto in both)))
+        found.append(Table((f"`{config}`: Byzantine", *(f"`{attack}`" for attack in ATTACKS)), rows))
+    return found
 
 
-if __name__ == "__main__":
-    main()
+STUDY = Study(tables, range(5), "10 minutes", Tolerance(floor=1e-9))

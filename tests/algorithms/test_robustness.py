@@ -32,6 +32,7 @@ from postprocess.studies.worst_cases import Found, largest, ratio, search, varia
 
 pytestmark = pytest.mark.unchecked
 STUDIES = Path(robustness.__file__).parent
+PAGE = Path(__file__).parents[2] / "docs" / "studies" / "robustness.md"
 CHAINS = {
     "alone": lambda byzantine: (),
     "mixed": lambda byzantine: (NearestNeighborMixing(byzantine=byzantine),),
@@ -213,7 +214,7 @@ def test_the_stored_votes_do_what_the_table_says(head, case):
 
 
 def test_the_page_has_the_tables_of_the_stored_votes():
-    page = (STUDIES.parent / "robustness.md").read_text()
+    page = PAGE.read_text()
     stored = {name for _, name, _ in STORED}
     for head, rows in robustness.tables().items():
         assert robustness.table(head, [row for row in rows if row[0].name in stored], STORED) in page
