@@ -1,5 +1,7 @@
 """The exceptions that users meet, and what their texts are made of."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -34,3 +36,20 @@ def quoted(value: Any) -> str:
 def shortened(text: str, most: int) -> str:
     """At most so many letters of a text."""
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def printable(text: str) -> str:
+    """Lines of text without what a terminal takes for a command: texts of files are not trusted."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+
+
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """What content that nobody checked makes code raise becomes an InputError: ``what, damaged or …: reason``."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
+        raise InputError(f"{what}, damaged or of another version: {reason}") from None

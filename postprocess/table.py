@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mpicoded.data.compare import by_seed
 from mpicoded.data.merged import load_all
+from mpicoded.errors import InputError
 from mpicoded.figures import scripts, table
 
 ENDINGS = {".md": "markdown", ".tex": "latex", ".csv": "csv"}
@@ -20,6 +21,8 @@ ENDINGS = {".md": "markdown", ".tex": "latex", ".csv": "csv"}
 
 def make(asked: argparse.Namespace) -> str:
     """Print or write the table."""
+    if asked.digits < 1:
+        raise InputError(f"--digits must be 1 or more, got {asked.digits}")
     made = table.make(by_seed(load_all(asked.files)), asked.columns, asked.which)
     ending = Path(asked.output).suffix.lower() if asked.output else ""
     text = table.FORMATS[asked.format or ENDINGS.get(ending, "text")](made, asked.digits)

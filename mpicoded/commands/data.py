@@ -1,5 +1,6 @@
 """``mpicoded data``: make or import a dataset."""
 
+import shlex
 from argparse import Namespace
 
 from mpicoded.data import datasets, imports, layout
@@ -27,7 +28,7 @@ def make(arguments: Namespace) -> int:
         elif name == "fashion_mnist":
             samples = datasets.fashion_mnist(arguments.source or datasets.FASHION_MNIST)
         else:
-            name = f"import {arguments.source}"
+            name = f"import {shlex.quote(arguments.source)}"
             samples = imports.read_source(
                 arguments.source,
                 target=arguments.target,
@@ -40,6 +41,8 @@ def make(arguments: Namespace) -> int:
         options = ""
         if arguments.dataset == "import":
             options = f" --test-fraction {arguments.test_fraction} --task {arguments.task}"
+            if arguments.target is not None:
+                options += f" --target {shlex.quote(arguments.target)}"
         datasets.write_split(
             output,
             samples,

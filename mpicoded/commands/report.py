@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mpicoded.data.merged import load_all
 from mpicoded.data.whole import replaced
-from mpicoded.errors import InputError
+from mpicoded.errors import InputError, understood
 
 
 def report(paths: Sequence[str], target: str, title: str | None) -> int:
@@ -18,7 +18,8 @@ def report(paths: Sequence[str], target: str, title: str | None) -> int:
     for result in results:
         if not len(result.history["round"]):
             raise InputError(f"result file {result.path} has no rows yet")
-    page = render(results, title).encode()
+    with understood(f"no report of {', '.join(paths[:3])}{', …' if len(paths) > 3 else ''}"):
+        page = render(results, title).encode()
     try:
         with replaced(target) as file:
             file.write(memoryview(page))

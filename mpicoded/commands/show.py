@@ -9,7 +9,7 @@ from mpicoded.commands.text import readable_bytes, table
 from mpicoded.data.compare import differences
 from mpicoded.data.merged import load_all
 from mpicoded.data.results import Results
-from mpicoded.errors import InputError, one_line
+from mpicoded.errors import InputError, printable, understood
 
 _MOST = 5  # ranks and devices that are named
 _QUANTITIES = ("loss", "suboptimality", "accuracy", "test_loss", "gradient_norm")
@@ -26,20 +26,12 @@ def show(paths: Sequence[str], timings: bool, config: bool = False) -> int:
     for result in results:
         if not len(result.history["round"]):
             raise InputError(f"result file {result.path} has no rows yet")
-    texts = []
-    try:
-        texts.append(_summary(results[0]) if len(results) == 1 else _comparison(results))
+    with understood(f"cannot show {', '.join(result.path for result in results)}"), np.errstate(all="ignore"):
+        texts = [_summary(results[0]) if len(results) == 1 else _comparison(results)]
         if timings:
             texts += [f"\n{result.path}: seconds by phase\n{_timings(result)}" for result in results]
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        names = ", ".join(result.path for result in results)
-        raise InputError(f"cannot show {names}, damaged or of another version: {_reason(error)}") from None
-    print("\n".join(texts))
+    print(printable("\n".join(texts)))
     return 0
-
-
-def _reason(error: Exception) -> str:
-    return f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
 
 
 def _summary(result: Results) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mpicoded.data.whole import has_format, opened, read_tree, whole_file, write_tree
 from mpicoded.errors import InputError
 
-FORMAT, VERSION = "mpicoded-checkpoint", 3
+FORMAT, VERSION = "mpicoded-checkpoint", 4
 
 
 class Checkpoint(NamedTuple):

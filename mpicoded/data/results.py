@@ -169,6 +169,52 @@ class ResultWriter:
             group[name].attrs.update(units=unit, long_name=words)
 
 
+def _text(file: h5py.Group, name: str) -> str:
+    return _valid(str(file.attrs[name]))
+
+
+def _valid(text: str) -> str:
+    """Raise ValueError where a text is none: HDF5 does not look whether it is UTF-8."""
+    text.encode()
+    return text
+
+
+def _equal(columns: dict[str, Array], name: str) -> dict[str, Array]:
+    if len({values.shape for values in columns.values()}) > 1:
+        raise ValueError(f"{name} has unequal lengths")
+    return columns
+
+
+def _history(file: h5py.Group) -> dict[str, Array]:
+    """Its columns. Raises ValueError where they are not rows of rounds one after another."""
+    always = ("round", "loss", "bytes_up", "bytes_down", "bytes_overhead", "seconds")
+    found = _equal(_group(file, "history"), "history")
+    rows = len(found.get("round", ()))
+    for name in always if rows else always[:2]:
+        if name not in found:
+            raise ValueError(f"it lacks history/{name}")
+    if rows and (found["round"].dtype.kind not in "iu" or (np.diff(found["round"]) <= 0).any()):
+        raise ValueError("history/round must be whole numbers that rise")
+    return found
+
+
+def _suspicion(file: h5py.Group) -> dict[str, Any]:
+    """Scores of devices, and over time where there are any. Raises ValueError where these do not fit together."""
+    found = _device_table(file, "suspicion")
+    score = found.get("score")
+    if score is not None and (np.ndim(score) != 1 or np.asarray(score).dtype.kind not in "iuf" or not len(score)):
+        raise ValueError("suspicion/score must be a number for each device")
+    kept = found.get("over_time")
+    if kept is None or score is None:
+        return found
+    if not isinstance(kept, dict) or not {"round", "score"} <= set(kept):
+        raise ValueError("suspicion/over_time must have round and score")
+    shape = np.shape(kept["round"]) + np.shape(score)
+    if np.shape(kept["score"]) != shape and len(kept["round"]):
+        raise ValueError(f"suspicion/over_time/score must be {shape}, is {np.shape(kept['score'])}")
+    return found
+
+
 def _device_table(file: h5py.File, name: str) -> dict[str, Any]:
     """A group whose datasets have a row for each device, but for ``rank_score``."""
     if name not in file:  # written by a version that had none
@@ -218,29 +264,26 @@ def read_result(file: h5py.Group, name: str) -> Results:
         raise InputError(f"{name} is not a result file of mpicoded")
     if (version := file.attrs.get("version")) != VERSION:
         raise InputError(f"result file {name} has version {version}, this program reads {VERSION}")
-    toml = str(file.attrs["experiment"])
-    history = {key: numbers(file, f"history/{key}") for key in ("round", "loss")} | _group(file, "history")
-    if len({values.shape for values in history.values()}) > 1:
-        raise ValueError("its history has unequal lengths")
+    toml = _text(file, "experiment")
     return Results(
         path=name,
         experiment=parse(toml),
-        history=history,
+        history=_history(file),
         parameters=numbers(file, "parameters"),
         parts=_parts(file),
         complete=bool(file["parameters"].attrs.get("complete", True)),
-        timings=_group(file, "timings"),
-        memory=_group(file, "memory"),
+        timings=_equal(_group(file, "timings"), "timings"),
+        memory=_equal(_group(file, "memory"), "memory"),
         bad_records=_device_table(file, "bad_records"),
-        suspicion=_device_table(file, "suspicion"),
+        suspicion=_suspicion(file),
         estimates=_group(file, "estimates"),
         lost_ranks=_device_table(file, "lost_ranks"),
         allocation={**file["allocation"].attrs, "copies": numbers(file, "allocation/copies")},
         finished=bool(file.attrs["finished"]),
-        versions=dict(json.loads(file.attrs["versions"])),
-        mpi=str(file.attrs["mpi"]),
-        hosts=[str(host) for host in file.attrs["hosts"]],
-        warnings=[str(line) for line in file.attrs["warnings"]],
+        versions={str(name): str(version) for name, version in json.loads(_text(file, "versions")).items()},
+        mpi=_text(file, "mpi"),
+        hosts=[_valid(str(host)) for host in file.attrs["hosts"]],
+        warnings=[_valid(str(line)) for line in file.attrs["warnings"]],
         toml=toml,
-        data=str(file.attrs.get("data", "")),
+        data=_text(file, "data") if "data" in file.attrs else "",
     )

@@ -15,6 +15,7 @@ from mpicoded.errors import InputError, one_line
 _MOST_COMPRESSED = 1100  # times; zlib's limit is 1030
 _CHECKSUM = "crc32"
 _COLLECTION = b"GCOL\x01\0\0\0"
+_TEXTS = 256  # read together
 _SCANNED = 1 << 20  # bytes at the beginning of a file, where attributes are
 
 
@@ -241,13 +242,28 @@ def read_tree(
             tree[name] = read_tree(item, checked=checked)
         elif h5py.check_string_dtype(item.dtype):
             check_stored(item)
-            tree[name] = np.asarray(item.asstr()[()])
+            tree[name] = _texts(item)
         else:
             some = rows[name] if rows and name in rows else ()
             tree[name] = values(item, some)
             if checked and not np.array_equal(item.attrs[_CHECKSUM][some], _checksums(tree[name])):
                 raise ValueError(f"{item.name} is not what was written: its checksum is another")
     return tree
+
+
+def _texts(dataset: h5py.Dataset) -> Any:
+    """Texts of one dimension. Raises ValueError where they are more than the file: many references to one of them."""
+    left = dataset.file.id.get_filesize()
+    found: list[str] = []
+    for start in range(0, len(dataset), _TEXTS):
+        some = dataset.asstr()[start : start + _TEXTS]
+        left -= sum(map(len, some))
+        if left < 0:
+            raise ValueError(f"{dataset.name} has more text than the file has bytes")
+        found.extend(some)
+    for text in set(found):
+        text.encode()  # HDF5 does not look whether it is UTF-8
+    return np.asarray(found)
 
 
 def _checksums(array: Any) -> Any:

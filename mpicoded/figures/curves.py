@@ -13,6 +13,7 @@ from mpicoded.figures import look
 BANDS = ("deviation", "range", "none")
 QUANTITIES = ("accuracy", "suboptimality", "loss")
 _FAR = 1e30  # times the least value
+_LETTERS = 70  # of a label
 _MANY = 20  # points of a line, for which marks would be too many
 
 
@@ -94,7 +95,9 @@ def draw(
         if log_y:
             drawn = _without_the_diverged(drawn)
         for group, one, style in zip(groups, drawn, styles(groups, drawn), strict=True):
-            axis.plot(one.x, one.mean, label=look.plain(group.label), **style)
+            if np.isfinite(one.mean).sum() == 1:
+                style = style | {"marker": "o"}  # a line of one point is none
+            axis.plot(one.x, one.mean, label=look.plain(look.shortened(group.label, _LETTERS)), **style)
             if band != "none" and len(group.results) > 1:
                 # On a logarithmic axis a band that reaches zero goes to the axis, not to infinity.
                 low = np.where(one.low > 0, one.low, one.mean * 1e-3) if log_y else one.low
@@ -134,7 +137,7 @@ def _legend_rows(groups: Sequence[Group], width: float) -> int:
     """How many rows a legend below the axes has; 0: it has room inside them."""
     if len(groups) <= 5:
         return 0
-    longest = max(len(group.label) for group in groups)
+    longest = min(_LETTERS, max(len(group.label) for group in groups))
     fits = max(1, min(4, int(width * 16 // (longest + 9))))
     return -(-len(groups) // fits)
 

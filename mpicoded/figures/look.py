@@ -30,8 +30,6 @@ _STYLE: Any = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "grid.linewidth": 0.5,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 3.5,
     "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text
     "pdf.fonttype": 42,
@@ -62,9 +60,14 @@ def style() -> Any:
 
 def line(number: int, dense: bool = True) -> dict[str, Any]:
     """How the line of this number looks; the colour changes first. Not ``dense``: with a mark at each point."""
-    dash = DASHES[number // len(COLOURS) % len(DASHES)] if dense else DASHES[number % len(DASHES)]
-    marks = {} if dense else {"marker": MARKS[number % len(MARKS)]}
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": dash, **marks}
+    again, place = divmod(number, len(COLOURS))
+    dash = DASHES[again % len(DASHES)] if dense else DASHES[number % len(DASHES)]
+    looks: dict[str, Any] = {"color": COLOURS[place], "linestyle": dash, "linewidth": 1.4, "markersize": 3.5}
+    if not dense:
+        looks["marker"] = MARKS[(place + 3 * again) % len(MARKS)]  # another one where the colour comes again
+    elif number >= len(COLOURS) * len(DASHES):  # some marks, where colours and dashes are at their end
+        looks |= {"marker": MARKS[(number // (len(COLOURS) * len(DASHES)) - 1) % len(MARKS)], "markevery": 0.1}
+    return looks
 
 
 def words(name: str) -> str:
@@ -75,6 +78,12 @@ def words(name: str) -> str:
 def plain(text: str) -> str:
     """Text in which matplotlib sees no mathematics."""
     return text.replace("$", r"\$")
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many letters of a label: what stands in the middle is left out."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half].rstrip()}…{text[-half:].lstrip()}"
 
 
 def check_output(path: str) -> None:

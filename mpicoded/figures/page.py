@@ -18,6 +18,7 @@ _AXES = ("round", "gradients", "bytes_up", "seconds")
 _DRAWN = ("accuracy", "suboptimality", "test_loss", "loss", "gradient_norm")
 _WIDTH = 4.0  # inches of a curve's figure
 _SUSPICIOUS = 3.0  # a score that honest devices do not reach
+_LETTERS = 26  # of a bar's name
 _PICTURES = 6  # of suspicion, at most
 _NAMED = 5  # devices
 
@@ -99,13 +100,9 @@ def _phases(groups: Sequence[Group], names: Sequence[str]) -> str:
     timed = [number for number, group in enumerate(groups) if any(result.timings for result in group.results)]
     if not timed:
         return ""
-    short = [_short(names[number]) for number in timed]
+    short = [look.shortened(names[number], _LETTERS) for number in timed]
     made = phases.compare([groups[number] for number in timed], short, width=_WIDTH)
     return svg.inline(made, "phases", "Milliseconds of a round by phase, a bar for each experiment")
-
-
-def _short(text: str, most: int = 26) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _ranks(results: Sequence[Results]) -> list[dict[str, Any]]:
@@ -136,15 +133,18 @@ def _bytes(groups: Sequence[Group], names: Sequence[str]) -> list[list[str]]:
     """Up, down and of headers: of the whole run in MB, and up in a round and device in bytes."""
     rows = []
     for group, name in zip(groups, names, strict=True):
-        last = group.results[0]
-        rounds, devices = max(int(last.history["round"][-1]), 1), max(int(last.experiment.get("devices", 1)), 1)
         sizes = [
             float(np.mean([one.history[key][-1] for one in group.results]))
             for key in ("bytes_up", "bytes_down", "bytes_overhead")
         ]
-        each = f"{sizes[0] / rounds / devices:.4g}"
-        rows.append([name, *(f"{size / 1e6:.4g}" for size in sizes), each])
+        each = np.mean([one.history["bytes_up"][-1] / _messages(one) for one in group.results])
+        rows.append([name, *(f"{size / 1e6:.4g}" for size in sizes), f"{each:.4g}"])
     return rows
+
+
+def _messages(result: Results) -> int:
+    """Rounds times devices."""
+    return max(int(result.history["round"][-1]), 1) * max(int(result.experiment.get("devices", 1)), 1)
 
 
 def _suspects(results: Sequence[Results]) -> Iterator[dict[str, Any]]:
@@ -160,7 +160,8 @@ def _suspects(results: Sequence[Results]) -> Iterator[dict[str, Any]]:
                 f"{told['score'][one]:.2f} device {one} (rank {told['rank'][one]}, {told['host'][one]})"
                 for one in order
             ],
-            "out": int((told["score"] >= _SUSPICIOUS).sum()),
+            # Where others are Byzantine in each round, all devices share the blame.
+            "out": int((told["score"] >= _SUSPICIOUS).sum()) if _same_liars(result) else "–",
             "rank": f"{told['rank_score'].max():.2f} rank {int(told['rank_score'].argmax())}",
         }
 
@@ -171,9 +172,14 @@ def _pictures(results: Sequence[Results]) -> Iterator[tuple[str, str]]:
     worst = sorted(range(len(results)), key=lambda number: -scores[number].max())[:_PICTURES]
     for number in worst:
         result = results[number]
-        if scores[number].max() >= _SUSPICIOUS and len(result.suspicion.get("over_time", {}).get("score", ())):
-            made = suspects.draw(result, width=_WIDTH)
+        kept = result.suspicion.get("over_time", {}).get("score", ())
+        if scores[number].max() >= _SUSPICIOUS and len(kept) and _same_liars(result):
+            made = suspects.draw(result, title="", width=_WIDTH)
             yield result.path, svg.inline(made, f"suspects-{number}", f"Suspicion over the rounds of {result.path}")
+
+
+def _same_liars(result: Results) -> bool:
+    return result.experiment.get("identities") == "fixed" or not result.experiment.get("byzantine")
 
 
 def _losses(results: Sequence[Results]) -> Iterator[str]:
@@ -206,16 +212,25 @@ def _versions(results: Sequence[Results]) -> list[tuple[str, str]]:
     return [(name, ", ".join(values)) for name, values in there.items()]
 
 
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # a quote that is not closed: of no version of ours
+        return text.split()
+
+
 def _command(result: Results) -> dict[str, str]:
     """What makes the same result again, of words that no shell takes for something else."""
-    stem = Path(result.path.replace(":", "-")).stem
-    quoted = shlex.quote(f"{stem}.toml")
-    ranks = f" --ranks {len(result.hosts)}" if len(result.hosts) > 1 else ""
-    lines = [f"mpicoded run {quoted}{ranks} -o {shlex.quote(f'{stem}.h5')}"]
-    path = str(flatten(result.experiment).get(DATA, ""))
+    stem = Path(result.path.replace(":", "-")).stem.lstrip("-")
+    ranks = ["--ranks", str(len(result.hosts))] if len(result.hosts) > 1 else []
+    commands = [["mpicoded", "run", f"{stem}.toml", *ranks, "-o", f"{stem}.h5"]]
     if result.data:
-        made = " ".join(map(shlex.quote, result.data.split()))
-        lines.insert(0, f"mpicoded data {made} -o {shlex.quote(path)}")
+        path = str(flatten(result.experiment).get(DATA, ""))
+        commands.insert(0, ["mpicoded", "data", *_words(result.data), "-o", path])
+    lines = [
+        shlex.join(words) if "".join(words).isprintable() else "# not told: the file's words are no words for a shell"
+        for words in commands
+    ]
     config = base64.b64encode(result.toml.encode()).decode()
     seed = str(result.experiment.get(SEED, ""))
     return {

@@ -80,7 +80,7 @@ def _bars(found: dict[str, Array], names: Sequence[str], width: float) -> tuple[
             sizes,
             height=1.0 if full else 0.75,
             left=left,
-            label=phase,
+            label=look.plain(phase),
             color=colour,
             hatch="" if full else _HATCHES[number % len(_HATCHES)],
             edgecolor="none" if full else "white",
@@ -89,7 +89,7 @@ def _bars(found: dict[str, Array], names: Sequence[str], width: float) -> tuple[
         left = left + sizes
     if bars <= _BARS:
         axis.set_yticks(range(bars), [look.plain(name) for name in names])
-    axis.invert_yaxis()
+    axis.set_ylim(bars - 0.5, -0.5)
     axis.grid(False, axis="y")
     made.legend(loc="outside lower center", ncols=_LEGEND)
     return made, axis

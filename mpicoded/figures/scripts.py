@@ -2,12 +2,13 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mpicoded.data.merged import load_all
-from mpicoded.errors import InputError, one_line
+from mpicoded.errors import InputError, one_line, printable, understood
 from mpicoded.figures import look
 
 
@@ -33,7 +34,9 @@ def picture(description: str, output: str) -> argparse.ArgumentParser:
 def main(name: str, make: Callable[[argparse.Namespace], str], arguments: argparse.Namespace) -> int:
     """Have it made, say where, and exit with 2 and one line where that fails."""
     try:
-        print(make(arguments))
+        with understood(f"cannot draw {', '.join(arguments.files[:3])}"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # glyphs that a font lacks
+            print(printable(make(arguments)))
     except (InputError, OSError) as error:
         print(f"{name}: error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -24,7 +24,7 @@ class Lines(NamedTuple):
 def over_time(result: Results) -> tuple[Array, list[Lines]]:
     """Rounds (times,), and the scores of devices, of ranks (the mean of their devices) and of hosts."""
     told = result.suspicion
-    if "over_time" not in told or not len(told["over_time"].get("score", ())):
+    if not {"score", "rank", "host", "over_time"} <= set(told) or not len(told["over_time"]["score"]):
         raise InputError(f"result file {result.path} has no suspicion over time (a version that did not write it)")
     kept = told["over_time"]
     rounds, score = kept["round"], np.asarray(kept["score"], float)
@@ -70,5 +70,5 @@ def draw(result: Results, title: str | None = None, width: float = look.PAGE) ->
             axis.set_ylim(bottom=0)
             axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=2.6)
         axes[-1, 0].set_xlabel(look.words("round"))
-        axes[0, 0].set_title(look.plain(title or f"{result.path}: about 1 for honest devices"))
+        axes[0, 0].set_title(look.plain(f"{result.path}: about 1 for honest devices" if title is None else title))
         return made

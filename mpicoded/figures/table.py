@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -59,11 +60,19 @@ def make(groups: Sequence[Group], quantities: Sequence[str] | None = None, which
     usual = [name for name in QUANTITIES if name in known and not (name == "loss" and "suboptimality" in known)]
     chosen = list(quantities or usual)
     settings = list(groups[0].settings) or ["experiment"]
+    uneven = any(len({int(one.history["round"][-1]) for one in group.results}) > 1 for group in groups)
+    settings += ["rounds done"] if uneven else []  # where some are not finished, means say little
     rows = []
     for group in groups:
         values = list(group.settings.values()) or [group.label]
+        values += [_span([int(one.history["round"][-1]) for one in group.results])] if uneven else []
         rows.append((values, len(group.results), [_cell(group, name, which) for name in chosen]))
     return Table(settings, chosen, rows)
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _cell(group: Group, name: str, which: str) -> Cell | None:
@@ -152,4 +161,6 @@ def _escaped(text: str) -> str:
 
 
 def _maths(text: str) -> str:
+    text = re.sub(r"e([+-]?)0*(\d+)", lambda found: rf" \cdot 10^{{{found[1].strip('+')}{found[2]}}}", text)
+    text = text.replace("inf", r"\infty").replace("nan", r"\mathrm{nan}")
     return "--" if text == "–" else f"${text}$"

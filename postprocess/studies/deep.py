@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mpicoded.data.results import Results
-from postprocess.studies.drawing import COLOURS
+from mpicoded.figures.look import COLOURS
 from postprocess.studies.runs import Data, Fetch, Run
 from postprocess.studies.study import Study
 from postprocess.studies.tables import Cell, Table, Tolerance, spread

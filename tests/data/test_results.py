@@ -113,7 +113,7 @@ def test_history_keeps_values_and_kinds(path):
 
 def test_infinite_and_missing_values_of_a_diverged_run_are_kept(path):
     made = writer(path, rows=0)
-    made.append({"round": 0, "loss": np.inf, "gradient_norm": np.nan})
+    made.append(ROW | {"loss": np.inf, "gradient_norm": np.nan})
     write(made)
     history = load_results(path).history
     assert history["loss"] == [np.inf]
