@@ -1,5 +1,6 @@
 """The exceptions that users meet, and what their texts are made of."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -45,9 +46,14 @@ def printable(text: str) -> str:
 
 @contextmanager
 def understood(what: str) -> Iterator[None]:
-    """What content that nobody checked makes code raise becomes an InputError: ``what, damaged or …: reason``."""
+    """What content that nobody checked makes code raise becomes an InputError: ``what, damaged or …: reason``.
+
+    What it makes libraries warn of (numbers that are NaN, signs that a font lacks) is of no use to users.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except InputError:
         raise
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:

@@ -26,7 +26,7 @@ def show(paths: Sequence[str], timings: bool, config: bool = False) -> int:
     for result in results:
         if not len(result.history["round"]):
             raise InputError(f"result file {result.path} has no rows yet")
-    with understood(f"cannot show {', '.join(result.path for result in results)}"), np.errstate(all="ignore"):
+    with understood(f"cannot show {', '.join(result.path for result in results)}"):
         texts = [_summary(results[0]) if len(results) == 1 else _comparison(results)]
         if timings:
             texts += [f"\n{result.path}: seconds by phase\n{_timings(result)}" for result in results]

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,7 @@ def picture(description: str, output: str) -> argparse.ArgumentParser:
 def main(name: str, make: Callable[[argparse.Namespace], str], arguments: argparse.Namespace) -> int:
     """Have it made, say where, and exit with 2 and one line where that fails."""
     try:
-        with understood(f"cannot draw {', '.join(arguments.files[:3])}"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # glyphs that a font lacks
+        with understood(f"cannot draw {', '.join(arguments.files[:3])}"):
             print(printable(make(arguments)))
     except (InputError, OSError) as error:
         print(f"{name}: error: {one_line(error)}", file=sys.stderr)

@@ -15,6 +15,7 @@ import xarray
 
 from mpicoded import load_results
 from mpicoded.cli import main
+from mpicoded.commands.follow import news
 from mpicoded.data import datasets
 from mpicoded.data.merged import load_all
 from mpicoded.data.naming import experiment_hash
@@ -88,6 +89,37 @@ def test_merged_files_are_read_wherever_results_are(here, capsys):
     assert all(result.path in said for result in results)
     assert main(["export", "--csv", "m.h5", "-o", "m.csv"]) == 0
     assert len((here / "m.csv").read_text().splitlines()) == 11
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("x:..:..:out", "is not a result that is named by its experiment's hash"), ("0123456789", "'0123456789' is not")],
+)
+def test_a_group_of_a_merged_file_has_no_other_name_than_its_hash(here, capsys, name, expected):
+    assert main(["merge", "a.h5", "-o", "m.h5"]) == 0
+    with h5py.File("m.h5", "a") as file:
+        file.move(next(iter(file)), name)
+    capsys.readouterr()
+    for words in (
+        ["merge", "m.h5", "-o", "n.h5"],
+        ["export", "--tensorboard", "m.h5", "-o", "tb/deep"],
+        ["show", "m.h5"],
+    ):
+        assert main(words) == 2
+        assert expected in capsys.readouterr().err
+    assert not (here / "tb").exists()
+    assert not (here / "n.h5").exists()
+
+
+@pytest.mark.parametrize("name", ["x:..:..:out.h5", "-rf.h5"])
+def test_a_file_of_an_odd_name_is_exported_below_the_target(here, name):
+    (here / "in").mkdir()
+    (here / "in" / name).write_bytes((here / "a.h5").read_bytes())
+    before = set(here.rglob("*"))
+    assert main(["export", "--tensorboard", f"in/{name}", "-o", "tb/deep"]) == 0
+    assert all(
+        (here / "tb" / "deep") in path.parents or path.name in ("tb", "deep") for path in set(here.rglob("*")) - before
+    )
 
 
 def test_one_experiment_with_two_ends_is_refused_and_nothing_is_written(here, capsys):
@@ -201,6 +233,46 @@ def test_a_job_is_followed_from_before_it_begins_to_its_end(here, capfd):
     assert rows == [(str(5 * number), f"{loss:.4g}") for number, loss in enumerate(losses)]
     assert any(line.startswith("warning: ") for line in lines)
     assert lines[-1] == "finished"
+
+
+def replaced(path, result, rows):
+    """Put a result file's first rows in the place of another."""
+    with h5py.File(f"{result}.h5") as source, h5py.File(f"{path}.part", "w") as target:
+        for name in source:
+            if name != "history":
+                source.copy(name, target)
+        target.create_group("history")
+        for name, column in source["history"].items():
+            target[f"history/{name}"] = column[:rows]
+        target.attrs.update(source.attrs)
+        target.attrs["finished"] = rows == 5
+    (path.parent / f"{path.name}.part").rename(path)
+
+
+def test_another_run_in_the_place_of_one_that_is_followed_is_noticed(here, monkeypatch):
+    steps = iter([("a", 3), ("a", 2), ("a", 4), ("b", 4), ("b", 5)])
+    path = here / "out.h5"
+
+    def next_version(seconds=0.0):
+        replaced(path, *next(steps))
+
+    next_version()
+    monkeypatch.setattr("time.sleep", next_version)
+    found = [(len(one.result.history["round"]), one.first, one.anew) for one in news("out.h5")]
+    # Rows that come again, as after a resume, are not new; those of another run are, all of them.
+    assert found == [(3, 0, False), (2, 3, False), (4, 3, False), (4, 0, True), (5, 4, False)]
+
+
+def test_what_a_terminal_would_obey_is_not_printed(here, capsys):
+    with h5py.File("a.h5", "a") as file:
+        file.attrs["warnings"] = ["\x1b[2Jgone"]
+        file.attrs["finished"] = True
+    for words in (["show", "a.h5"], ["show", "--follow", "a.h5"]):
+        capsys.readouterr()
+        assert main(words) == 0
+        said = capsys.readouterr().out
+        assert "\ufffd[2Jgone" in said
+        assert "\x1b" not in said
 
 
 READER = """

@@ -15,9 +15,11 @@ import pytest
 
 from mpicoded import load_results
 from mpicoded.cli import main
+from mpicoded.data.compare import by_seed
 from mpicoded.data.merged import load_all
-from mpicoded.figures import page
+from mpicoded.figures import page, table
 
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.toml"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "link", "input", "br", "path", "use", "rect"}
 
@@ -148,6 +150,31 @@ def test_warnings_losses_and_runs_that_are_not_finished_are_told(here):
         "fixed.h5: at least 3 devices lied in a round",
     ):
         assert expected in text
+
+
+def test_bytes_of_a_device_and_round_do_not_depend_on_the_order_of_seeds(here, sweep):
+    results = by_seed(load_all(sweep))[0].results
+    short = results[0]._replace(history={name: values[:2] for name, values in results[0].history.items()})
+    for both in ([short, results[1]], [results[1], short]):
+        (row,) = page._bytes(by_seed(both)[:1], ["one"])
+        assert row[-1] == "800"
+    made = table.make(by_seed([short, results[1]]))
+    assert (made.settings[-1], made.rows[0][0][-1]) == ("rounds done", "10 to 30")
+
+
+def test_imported_data_are_imported_again_by_the_same_words(here):
+    Path("my data.csv").write_text("a,b,t $\n" + "".join(f"{i},{i % 3},{i % 7}\n" for i in range(50)))
+    words = ["--subsets", "10", "--target", "t $", "--task", "regression"]
+    assert main(["data", "import", "my data.csv", "-o", "data.h5", *words]) == 0
+    config = ["--data.path", "data.h5", "--devices", "10", "--byzantine", "2", "--aggregator.byzantine", "2"]
+    run = ["run", str(QUICKSTART), "--quiet", "-o", "./-table.h5", "--rounds", "5", "--allocation.redundancy", "2"]
+    assert main([*run, *config]) == 0
+    command = page._command(load_results("./-table.h5"))
+    Path("data.h5").rename("first.h5")
+    Path("table.toml").write_text(command["toml"])
+    subprocess.run(["bash", "-ec", command["lines"]], check=True, capture_output=True)
+    again = load_results(f"{command['stem']}.h5").parameters
+    np.testing.assert_array_equal(again, load_results("./-table.h5").parameters)
 
 
 @pytest.mark.parametrize(
