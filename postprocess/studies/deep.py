@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mpicoded.data.results import Results
-from mpicoded.figures.look import COLOURS
+from postprocess.studies.drawing import finish, panels, style
 from postprocess.studies.runs import Data, Fetch, Run
 from postprocess.studies.study import Study
 from postprocess.studies.tables import Cell, Table, Tolerance, spread
@@ -106,32 +106,20 @@ def curve(found: list[Results], over: str) -> tuple[Any, Any]:
 
 def picture(fetch: Fetch, path: Path, seeds: Sequence[int]) -> None:
     """Accuracy over rounds, gradients and bytes: a row for each attack, MLP, the stronger skew."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
-
     over = ("rounds", "gradients of a subset computed by all devices", "MB sent by all devices")
-    figure = Figure(figsize=(10, 13), layout="constrained")
-    axes = figure.subplots(len(ATTACKS), 3, sharey=True)
+    figure, axes = panels(len(ATTACKS), len(over), 9.2, sharey=True)
     for row, attack in zip(axes, ATTACKS, strict=True):
         for axis, what in zip(row, over, strict=True):
             for number, system in enumerate(SYSTEMS):
                 found = [fetch(run) for run in runs("mlp", system, SKEWS[0], attack, seeds)]
-                style = {
-                    "color": COLOURS[number],
-                    "linestyle": ("-", "--", ":")[number % 3],
-                    "marker": "osD^v*"[number],
-                }
                 x, y = curve(found, what)
                 first = 0 if what == "rounds" else 1  # zero has no place on a logarithmic axis
-                axis.plot(x[first:], y[first:], label=system, markersize=3, **style)
+                axis.plot(x[first:], y[first:], label=system, **style(number))
             axis.set_xscale("linear" if what == "rounds" else "log")
-            axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.grid(alpha=0.3)
             if attack == ATTACKS[-1]:
                 axis.set_xlabel(what)
-        row[0].set_ylabel(f"{attack}\ntest accuracy, %")
-    axes[0, 0].legend(fontsize=7)
-    figure.savefig(path, dpi=110)
+        row[0].set_ylabel(f"{attack}\naccuracy, %")
+    finish(figure, axes, path)
 
 
 STUDY = Study(tables, range(FIRST, FIRST + 3), "40 minutes", Tolerance(0.02), picture)
