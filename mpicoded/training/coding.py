@@ -46,6 +46,8 @@ class Coding:
         if self._last is not None and self._last[0] == draw:
             return self._last[1]
         assignment = experiment.allocation.assignment(experiment.devices, self.subsets, draw, experiment.seed)
+        if self._load is None or self._load[0] != _ALWAYS:
+            self._load = draw, assignment.sum(axis=1)
         if self._keeps:
             self._last = draw, assignment
         return assignment
@@ -72,10 +74,10 @@ class Coding:
         draw = round if self._experiment.allocation.varies else 0
         if self._load is None or self._load[0] not in (_ALWAYS, draw):
             even = self.even(round, 0, 1)
-            if even is None:
-                self._load = draw, self.assignment(round).sum(axis=1)
-            else:
+            if even is not None:
                 self._load = _ALWAYS, np.full(self._experiment.devices, even.subsets.shape[1])
+            elif self._load is None or self._load[0] != draw:
+                self._load = draw, self.assignment(round).sum(axis=1)
         return self._load[1]
 
     def decoder(self, round: int) -> Decoder:

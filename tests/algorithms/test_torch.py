@@ -1,6 +1,7 @@
 """PyTorch modules as models: beside plain autograd, and with the same bits whatever is computed beside a subset."""
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -332,7 +333,8 @@ def test_bad_forms_are_named():
             Torch(module=bad)
 
 
-def test_file_of_the_folder_and_no_other(tmp_path):
+def test_file_of_the_folder_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the model's folder comes first, also for what is spawned later
     (tmp_path / "statistics.py").write_text("def make(): pass\n")
     import statistics  # noqa: F401  another module of that name is there already
 
