@@ -13,7 +13,6 @@ from mpicoded.figures import look
 BANDS = ("deviation", "range", "none")
 QUANTITIES = ("accuracy", "suboptimality", "loss")
 _FAR = 1e30  # times the least value
-_LETTERS = 70  # of a label
 _MANY = 20  # points of a line, for which marks would be too many
 
 
@@ -97,7 +96,7 @@ def draw(
         for group, one, style in zip(groups, drawn, styles(groups, drawn), strict=True):
             if np.isfinite(one.mean).sum() == 1:
                 style = style | {"marker": "o"}  # a line of one point is none
-            axis.plot(one.x, one.mean, label=look.plain(look.shortened(group.label, _LETTERS)), **style)
+            axis.plot(one.x, one.mean, label=look.plain(look.shortened(group.label, _letters(width))), **style)
             if band != "none" and len(group.results) > 1:
                 # On a logarithmic axis a band that reaches zero goes to the axis, not to infinity.
                 low = np.where(one.low > 0, one.low, one.mean * 1e-3) if log_y else one.low
@@ -112,7 +111,7 @@ def draw(
         axis.set_xlabel(look.words(x))
         axis.set_ylabel(look.words(y))
         if title:
-            axis.set_title(look.plain(title))
+            look.title(axis, title, width)
         if rows:
             where = {"loc": "outside lower center", "ncols": -(-len(groups) // rows), "handlelength": 2.6}
             made.legend(**where)
@@ -135,11 +134,16 @@ def styles(groups: Sequence[Group], drawn: Sequence[Curve]) -> list[dict[str, An
 
 def _legend_rows(groups: Sequence[Group], width: float) -> int:
     """How many rows a legend below the axes has; 0: it has room inside them."""
-    if len(groups) <= 5:
+    longest = min(_letters(width), max(len(group.label) for group in groups))
+    if len(groups) <= 5 and longest <= 0.6 * _letters(width):
         return 0
-    longest = min(_LETTERS, max(len(group.label) for group in groups))
     fits = max(1, min(4, int(width * 16 // (longest + 9))))
     return -(-len(groups) // fits)
+
+
+def _letters(width: float) -> int:
+    """Of a label in a legend as wide as the figure."""
+    return min(70, int((width - 0.55) / 0.062))
 
 
 def _without_the_diverged(drawn: Sequence[Curve]) -> list[Curve]:

@@ -13,6 +13,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's, told apart by colour-blind readers; dashes and marks tell them apart in grey print."""
 DASHES = ("-", "--", "-.", ":")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_LETTER = 0.072  # inches of a letter in a title
 GREY = "#767676"
 SEQUENCE = "cividis"
 """The colours of numbers: the same to colour-blind readers, and in grey print."""
@@ -84,6 +85,15 @@ def shortened(text: str, most: int) -> str:
     """At most so many letters of a label: what stands in the middle is left out."""
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[:half].rstrip()}…{text[-half:].lstrip()}"
+
+
+def title(axis: Any, text: str, width: float) -> None:
+    """Give axes a title that fits into so many inches; a figure, above all axes."""
+    fitting = plain(shortened(text, int(width / _LETTER)))
+    if hasattr(axis, "suptitle"):
+        axis.suptitle(fitting, fontsize=8)
+    else:
+        axis.set_title(fitting)
 
 
 def check_output(path: str) -> None:

@@ -1,6 +1,7 @@
 """Where the seconds of each rank went."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ def draw(result: Results, title: str | None = None, width: float = look.PAGE) ->
         made, axis = _bars(found, names, width)
         axis.set_ylabel("rank (host)" if len(names) <= _BARS else "rank")
         axis.set_xlabel("seconds")
-        axis.set_title(look.plain(title or f"{result.path}, {int(result.history['round'][-1])} rounds"))
+        text = title or f"{Path(result.path).name}, {int(result.history['round'][-1])} rounds"
+        look.title(axis, text, 0.8 * width)
         return made
 
 

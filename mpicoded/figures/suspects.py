@@ -1,5 +1,6 @@
 """Who was it: how suspicious devices, ranks and hosts became over the rounds."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,5 +71,6 @@ def draw(result: Results, title: str | None = None, width: float = look.PAGE) ->
             axis.set_ylim(bottom=0)
             axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=2.6)
         axes[-1, 0].set_xlabel(look.words("round"))
-        axes[0, 0].set_title(look.plain(f"{result.path}: about 1 for honest devices" if title is None else title))
+        text = f"{Path(result.path).name}: about 1 for honest devices" if title is None else title
+        look.title(made, text, width)
         return made
