@@ -8,7 +8,7 @@ from mpicoded import configs
 from mpicoded.algorithms.models import Torch
 from mpicoded.algorithms.shapes import Array
 from mpicoded.data.results import Results, load_results
-from mpicoded.data.whole import replaced
+from mpicoded.data.whole import write_whole
 from mpicoded.errors import InputError
 
 
@@ -37,11 +37,7 @@ def export(result: str, target: str, trusted: bool) -> int:
         tensors = _by_its_code(results, trusted)
     rounds = int(results.history["round"][-1])
     about = {"mpicoded": results.versions.get("mpicoded", ""), "rounds": str(rounds), "experiment": results.toml}
-    try:
-        with replaced(target) as file:
-            file.write(memoryview(save(tensors, metadata=about)))
-    except OSError as error:
-        raise InputError(f"output {target} cannot be written: {error.strerror}") from None
+    write_whole(target, save(tensors, metadata=about))
     names = f"{len(tensors)} tensors" if len(tensors) != 1 else "1 tensor"
     print(f"{target}: {names}, {results.parameters.size} parameters after {rounds} rounds")
     return 0

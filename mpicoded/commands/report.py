@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpicoded.data.merged import load_all
-from mpicoded.data.whole import replaced
+from mpicoded.data.whole import write_whole
 from mpicoded.errors import InputError, understood
 
 
@@ -20,10 +20,6 @@ def report(paths: Sequence[str], target: str, title: str | None) -> int:
             raise InputError(f"result file {result.path} has no rows yet")
     with understood(f"no report of {', '.join(paths[:3])}{', …' if len(paths) > 3 else ''}"):
         page = render(results, title).encode()
-    try:
-        with replaced(target) as file:
-            file.write(memoryview(page))
-    except OSError as error:
-        raise InputError(f"report {target} cannot be written: {error.strerror}") from None
+    write_whole(target, page, "report")
     print(f"{target}: {len(results)} results, {len(page) / 1e6:.2g} MB")
     return 0

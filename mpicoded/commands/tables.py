@@ -13,7 +13,7 @@ from mpicoded.data.compare import differences
 from mpicoded.data.merged import load_all
 from mpicoded.data.naming import COLUMNS
 from mpicoded.data.results import Results
-from mpicoded.data.whole import replaced
+from mpicoded.data.whole import write_whole
 from mpicoded.errors import InputError, understood
 
 _OURS = ".mpicoded"  # how the event files end that we write, and may replace
@@ -31,11 +31,7 @@ def export_csv(paths: Sequence[str], target: str) -> int:
         values = [result.history[name].tolist() if name in result.history else None for name in columns]
         for row in range(len(result.history["round"])):
             out.writerow([result.path, *setting.values(), *("" if one is None else repr(one[row]) for one in values)])
-    try:
-        with replaced(target) as file:
-            file.write(memoryview(text.getvalue().encode()))
-    except OSError as error:
-        raise InputError(f"output {target} cannot be written: {error.strerror}") from None
+    write_whole(target, text.getvalue().encode())
     print(f"{target}: {sum(len(result.history['round']) for result in results)} rows of {len(results)} results")
     return 0
 

@@ -36,9 +36,8 @@ def load_all(paths: Sequence[str | os.PathLike[str]]) -> list[Results]:
 
 def _load(path: str) -> Iterator[tuple[Results, h5py.Group]]:
     """Results and where they are, in a file that is open meanwhile."""
-    merged = is_merged(path)
     with opened(path, "result file", scanned=1 << 30) as file:
-        if not merged:
+        if file.attrs.get("format") != FORMAT:
             yield read_result(file, path), file
             return
         if (version := file.attrs.get("version")) != VERSION:

@@ -45,6 +45,15 @@ def replaced(path: str | os.PathLike[str]) -> Iterator["_Written"]:
             temporary.unlink(missing_ok=True)
 
 
+def write_whole(path: str, content: bytes, what: str = "output") -> None:
+    """Put a file of this content in place. Raises InputError where it cannot be written: ``what path …``."""
+    try:
+        with replaced(path) as file:
+            file.write(memoryview(content))
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be written: {error.strerror}") from None
+
+
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     """The same as HDF5."""

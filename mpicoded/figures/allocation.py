@@ -23,7 +23,7 @@ def draw(held: Bool[Array, "devices subsets"], title: str, copies: bool = False,
         axis.imshow(held, cmap=colours, vmin=0, vmax=1, aspect="auto", interpolation_stage="rgba")
         axis.set_xlabel("subset")
         axis.set_ylabel("device")
-        look.title(axis, title, 0.9 * width)
+        axis.set_title(look.fitting(title, 0.9 * width))
         if copies:
             number, count = np.unique(held.sum(axis=0), return_counts=True)
             axes[1, 0].bar(number, count, width=0.8, color=look.COLOURS[0])

@@ -111,10 +111,9 @@ def draw(
         axis.set_xlabel(look.words(x))
         axis.set_ylabel(look.words(y))
         if title:
-            look.title(axis, title, width)
+            axis.set_title(look.fitting(title, width))
         if rows:
-            where = {"loc": "outside lower center", "ncols": -(-len(groups) // rows), "handlelength": 2.6}
-            made.legend(**where)
+            made.legend(loc="outside lower center", ncols=-(-len(groups) // rows), handlelength=2.6)
         elif legend and len(groups) > 1:
             axis.legend(handlelength=2.6)
         return made

@@ -87,13 +87,9 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:half].rstrip()}…{text[-half:].lstrip()}"
 
 
-def title(axis: Any, text: str, width: float) -> None:
-    """Give axes a title that fits into so many inches; a figure, above all axes."""
-    fitting = plain(shortened(text, int(width / _LETTER)))
-    if hasattr(axis, "suptitle"):
-        axis.suptitle(fitting, fontsize=8)
-    else:
-        axis.set_title(fitting)
+def fitting(text: str, width: float) -> str:
+    """A title that fits into so many inches."""
+    return plain(shortened(text, int(width / _LETTER)))
 
 
 def check_output(path: str) -> None:

@@ -43,7 +43,7 @@ def draw(result: Results, title: str | None = None, width: float = look.PAGE) ->
         axis.set_ylabel("rank (host)" if len(names) <= _BARS else "rank")
         axis.set_xlabel("seconds")
         text = title or f"{Path(result.path).name}, {int(result.history['round'][-1])} rounds"
-        look.title(axis, text, 0.8 * width)
+        axis.set_title(look.fitting(text, 0.8 * width))
         return made
 
 

@@ -72,5 +72,5 @@ def draw(result: Results, title: str | None = None, width: float = look.PAGE) ->
             axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=2.6)
         axes[-1, 0].set_xlabel(look.words("round"))
         text = f"{Path(result.path).name}: about 1 for honest devices" if title is None else title
-        look.title(made, text, width)
+        made.suptitle(look.fitting(text, width), fontsize=8)
         return made
