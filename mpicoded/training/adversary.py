@@ -7,23 +7,31 @@ import numpy as np
 
 from mpicoded.algorithms.arrays import picked, replace
 from mpicoded.algorithms.attacks import Seen
-from mpicoded.algorithms.randomness import Streams, generator
+from mpicoded.algorithms.randomness import Streams, generator, generators
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.experiment import Experiment
 from mpicoded.training.coding import Coding
 from mpicoded.training.tolerance import Tolerance
 from mpicoded.transport.base import Transport, block, block_starts, devices_on
 
+_ROUNDS = 32  # whose liars are drawn together
+
 
 def byzantine_devices(experiment: Experiment, round: int) -> Bool[Array, " devices"]:
     """Which devices are Byzantine in this round: the same draw on every rank."""
     draw = round if experiment.identities == "resampled" else 0
-    chosen = np.zeros(experiment.devices, bool)
+    return _drawn(experiment, range(draw, draw + 1))[0]
+
+
+def _drawn(experiment: Experiment, draws: range) -> Bool[Array, "draws devices"]:
+    """Those of several rounds."""
+    devices, byzantine = experiment.devices, experiment.byzantine
+    chosen = np.zeros((len(draws), devices), bool)
     if experiment.attack.places:
-        chosen[experiment.attack.place(experiment.devices, experiment.byzantine)] = True
+        chosen[:, experiment.attack.place(devices, byzantine)] = True
         return chosen
-    order = generator(experiment.seed, "byzantine", draw).permutation(experiment.devices)
-    chosen[order[: experiment.byzantine]] = True
+    for row, stream in zip(chosen, generators(experiment.seed, "byzantine", draws), strict=True):
+        row[stream.permutation(devices)[:byzantine]] = True
     return chosen
 
 
@@ -53,12 +61,20 @@ class Adversary:
         self.active, attack = experiment.attacked, experiment.attack
         # The server as attackers think of it.
         self._tolerance = Tolerance(experiment, coding) if self.active and attack.knows_rule else None
+        self._forges = self.active and attack.sends and not attack.tampers
+        self._everyone = np.ones(experiment.devices, bool)
+        self._drawn: tuple[range, Bool[Array, "draws devices"]] = range(0), self._everyone[None, :]
         others = coding.each * (experiment.devices - experiment.byzantine) if self.active and attack.colludes else 0
         self._honest = np.empty((others, dim), dtype)
 
     def byzantine(self, round: int) -> Bool[Array, " devices"]:
         """Which devices are Byzantine in this round."""
-        return byzantine_devices(self._experiment, round)
+        draw = round if self._experiment.identities == "resampled" else 0
+        if draw not in self._drawn[0]:  # of several rounds together: one costs little more alone
+            draws = range(draw, draw + _ROUNDS)
+            self._drawn = draws, _drawn(self._experiment, draws)
+        draws, drawn = self._drawn
+        return drawn[draw - draws.start]
 
     def mislabelled(self, round: int) -> Bool[Array, " messages"] | None:
         """Which of this rank's messages are computed on wrong targets; None: none of them."""
@@ -87,7 +103,7 @@ class Adversary:
         for what an attacker listens in on, not for traffic of the training. Of messages on a GPU, those that
         attackers see or change are fetched.
         """
-        if not self.active or self._experiment.attack.tampers or not self._experiment.attack.sends:
+        if not self._forges:
             return
         byzantine = self.byzantine(round)
         mine = self._mine(byzantine)
@@ -96,11 +112,10 @@ class Adversary:
             counts = self._coding.each * np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
             honest = self._transport.share(picked(messages, ~mine), counts * self._transport.present, self._honest)
         if mine.any():
-            there = devices_on(
-                self._transport.present, self._experiment.devices
-            )  # not the devices of ranks that have died
+            present, devices = self._transport.present, self._experiment.devices
+            there = self._everyone if present.all() else devices_on(present, devices)  # not those of dead ranks
             trial = self._trial(byzantine, there, honest, round)
-            seen = Seen(self._coding.each * int(there.sum()), honest, trial)
+            seen = Seen(self._coding.each * np.count_nonzero(there), honest, trial)
             own = picked(messages, mine)
             replace(messages, mine, self._experiment.attack.forge(own, seen, self._streams(mine, round)))
 

@@ -13,6 +13,7 @@ from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment, check_votes
 
 _ALWAYS = -1  # instead of a round: all of them
+_ROUNDS, _NUMBERS = 16, 1 << 18  # that an allocation is asked for together: one round costs little more alone
 
 
 class Even(NamedTuple):
@@ -33,6 +34,10 @@ class Coding:
         self._corrupted: dict[int, int] = {}
         # Only devices ask otherwise, once: no reason to hold what may be as large as the data.
         self._keeps = experiment.encoder.decodes or (experiment.attacked and experiment.attack.spoils is not None)
+        encoder, allocation = experiment.encoder, experiment.allocation
+        self._even = known_with(encoder, "even_weight", "code") and encoder.even_weight(1) is not None
+        self._knows_even = known_with(allocation, "even", "assignment")
+        self._asked: tuple[tuple[int, int], range, Int[Array, "rounds devices held"] | None] | None = None
         self._last: tuple[int, Bool[Array, "devices subsets"]] | None = None
         self._weighed: tuple[tuple[int, bytes], Float[Array, " arrived"]] | None = None
         self._load: tuple[int, Int[Array, " devices"]] | None = None
@@ -56,11 +61,9 @@ class Coding:
         """What devices first … stop-1 compute in this round, where all compute as much and every subset as often."""
         experiment = self._experiment
         encoder, allocation = experiment.encoder, experiment.allocation
-        if not known_with(encoder, "even_weight", "code") or encoder.even_weight(1) is None:
+        if not self._even:
             return None
-        draw, held = round if allocation.varies else 0, None
-        if known_with(allocation, "even", "assignment"):
-            held = allocation.even(experiment.devices, self.subsets, draw, experiment.seed, first, stop)
+        held = self._ahead(round if allocation.varies else 0, first, stop) if self._knows_even else None
         if held is None:
             assignment = self.assignment(round)
             if np.ptp(assignment.sum(axis=1)) or np.ptp(assignment.sum(axis=0)):
@@ -68,6 +71,19 @@ class Coding:
             held = np.nonzero(assignment[first:stop])[1].reshape(stop - first, -1)
         weight = encoder.even_weight(held.shape[1])
         return None if weight is None else Even(held, weight)
+
+    def _ahead(self, draw: int, first: int, stop: int) -> Int[Array, "devices held"] | None:
+        """What the allocation's ``even`` says."""
+        experiment, key = self._experiment, (first, stop)
+        if self._asked is None or self._asked[0] != key or draw not in self._asked[1]:
+            rounds = range(draw, draw + 1)
+            if experiment.allocation.varies:
+                most = max(1, min(_ROUNDS, _NUMBERS // max(1, (stop - first) * self.subsets)))
+                rounds = range(draw, max(draw + 1, min(draw + most, experiment.rounds)))
+            held = experiment.allocation.even(experiment.devices, self.subsets, rounds, experiment.seed, first, stop)
+            self._asked = key, rounds, held
+        _, rounds, held = self._asked
+        return None if held is None else held[draw - rounds.start]
 
     def load(self, round: int) -> Int[Array, " devices"]:
         """How many subset gradients each device computes in this round, where it looks at one place only."""
@@ -147,9 +163,9 @@ class Coding:
         """Which messages come from the devices of a mask."""
         return mask if self.each == 1 else np.repeat(mask, self.each)
 
-    def all_of(self, mask: Bool[Array, " messages"]) -> Bool[Array, " devices"]:
-        """Which devices have all of their messages in a mask."""
-        return mask if self.each == 1 else mask.reshape(-1, self.each).all(axis=1)
+    def any_of(self, mask: Bool[Array, " messages"]) -> Bool[Array, " devices"]:
+        """Which devices have any of their messages in a mask."""
+        return mask if self.each == 1 else mask.reshape(-1, self.each).any(axis=1)
 
     def total(self, counts: Int[Array, " messages"]) -> Int[Array, " devices"]:
         """The sum over each device's messages."""

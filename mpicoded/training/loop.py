@@ -247,6 +247,8 @@ class Trainer:
         self._mishaps.delay(round, perf_counter() - before_work)
         records, sent = self.uplink.pack(messages, before, plan.keys, turn, nonce)
         up = self.aggregation.round(records, sent, turn, nonce)
+        if not self.transport.leads and round + 1 < self.experiment.rounds:  # while the server still works
+            self.devices.plan(round + 1, self._turn(round + 1).whole)
         if self.server is not None:
             load, told = self._coding.load(round), self.experiment.devices
             if not self.transport.present.all():

@@ -84,9 +84,10 @@ def timed(
     start = perf_counter()
     while not rows or (len(rows) < _CALLS and perf_counter() - start < _SECONDS):
         before()
-        clock.seconds[:], begin = 0, perf_counter()
+        clock.reset()
+        begin = perf_counter()
         call()
-        outside = perf_counter() - begin - float(clock.seconds.sum())
+        outside = perf_counter() - begin - sum(clock.seconds)
         rows.append(np.append(clock.seconds, outside))
     found: list[float] = np.median(rows, axis=0).tolist()
     return dict(zip(PHASES, found[:-1], strict=True)), found[-1]

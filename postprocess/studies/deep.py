@@ -60,7 +60,8 @@ def table(network: str, skew: float, seeds: Sequence[int], fair: bool) -> Table:
         return 100 * accuracy_after(found, last_round(found, fair))
 
     rows: list[tuple[str | Cell, ...]] = [
-        (system, *(Cell(runs(network, system, skew, attack, seeds), spread(final, ".1f")) for attack in ATTACKS)) for system in SYSTEMS
+        (system, *(Cell(runs(network, system, skew, attack, seeds), spread(final, ".1f")) for attack in ATTACKS))
+        for system in SYSTEMS
     ]
     title = f"{network.upper()}, Dirichlet {skew}, as many {'gradients' if fair else 'rounds'}"
     return Table((title, *(f"`{attack}`" for attack in ATTACKS)), rows)

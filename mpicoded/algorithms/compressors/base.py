@@ -1,11 +1,12 @@
 """What all compressors share, dense messages, and how the server takes records that nobody vouches for."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import replace_unusable
+from mpicoded.algorithms.arrays import clear, short
 from mpicoded.algorithms.component import Component
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int
@@ -104,7 +105,7 @@ class NoCompression(Compressor, tag="none"):
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
         """``dim`` numbers."""
-        return np.dtype([("values", self.dtype or dtype, (dim,))])
+        return _dense(self.dtype or np.dtype(dtype).str, dim)
 
     def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
         """The same memory, seen as records, or numbers of the wire's type."""
@@ -138,6 +139,12 @@ class NoCompression(Compressor, tag="none"):
         return 1 - float(np.finfo(self.dtype or "float64").eps / 2) ** 2
 
 
+@functools.cache
+def _dense(number: str, dim: int) -> np.dtype[Any]:
+    """Made once: it takes as long as to send a short vector."""
+    return np.dtype([("values", number, (dim,))])
+
+
 def receive(
     compressor: Compressor,
     records: Array,
@@ -160,8 +167,10 @@ def receive(
         if out is not None and vectors is not out:  # a compressor may make new ones
             out[...] = vectors
             vectors = out
-    vectors, unusable = replace_unusable(put(vectors), arrived & sound, devices)
-    return vectors, arrived & (~sound | unusable)
+        vectors = put(vectors)
+        usable = arrived & sound & short(vectors, devices)
+    clear(vectors, ~usable)
+    return vectors, arrived & ~usable
 
 
 def blocks(rows: int, dim: int) -> Iterator[slice]:
