@@ -1,6 +1,6 @@
 """Helpers for arrays of any library: NumPy, CuPy and whatever follows the array API standard."""
 
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 from typing import Any
 
@@ -54,9 +54,15 @@ def replace_unusable(
 
 def short(votes: Float[Array, "votes dim"], count: int) -> Bool[np.ndarray, " votes"]:
     """Which votes are finite, and short enough that distances between ``count`` of them are. Floats may overflow."""
-    most = namespace(votes).finfo(votes.dtype).max / (16 * count)
+    most = _longest(namespace(votes), votes.dtype, count)
     found: Bool[np.ndarray, " votes"] = fetched(squared_lengths(votes) <= most)  # False for NaN as well
     return found
+
+
+@cache
+def _longest(xp: Any, dtype: Any, count: int) -> float:
+    """Squared."""
+    return float(xp.finfo(dtype).max) / (16 * count)
 
 
 def clear(votes: Float[Array, "votes dim"], mask: Bool[np.ndarray, " votes"]) -> None:

@@ -23,7 +23,8 @@ _NOBODY = np.empty(0, np.int64)
 
 def _philox(seed: int, purpose: str, indices: tuple[int, ...]) -> np.random.Philox:
     if len(indices) == 1:
-        return np.random.Philox(_Known(_key(seed, purpose, indices[0])))
+        known: Any = _Known(_key(seed, purpose, indices[0]))  # NumPy's annotations know its own class only
+        return np.random.Philox(known)
     return np.random.Philox(_sequence(seed, purpose, *indices))
 
 
@@ -92,9 +93,10 @@ def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
 def generators(seed: int, purpose: str, indices: range) -> Iterator[np.random.Generator]:
     """The generators of streams that differ by one index, each to be used before the next: it is one, keyed anew."""
     found = generator(seed, purpose, indices.start)
-    fresh = found.bit_generator.state
+    fresh = dict(found.bit_generator.state)
     for index in indices:
-        found.bit_generator.state = fresh | {"state": fresh["state"] | {"key": _key(seed, purpose, index)}}
+        fresh["state"] = fresh["state"] | {"key": _key(seed, purpose, index)}
+        found.bit_generator.state = fresh
         yield found
 
 

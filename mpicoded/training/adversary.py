@@ -111,11 +111,12 @@ class Adversary:
         if self._experiment.attack.colludes:
             counts = self._coding.each * np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
             honest = self._transport.share(picked(messages, ~mine), counts * self._transport.present, self._honest)
-        if mine.any():
-            present, devices = self._transport.present, self._experiment.devices
-            there = self._everyone if present.all() else devices_on(present, devices)  # not those of dead ranks
+        if np.count_nonzero(mine):
+            present, there = self._transport.present, self._everyone
+            if np.count_nonzero(present) < len(present):
+                there = devices_on(present, len(there))  # not the devices of ranks that have died
             trial = self._trial(byzantine, there, honest, round)
-            seen = Seen(self._coding.each * np.count_nonzero(there), honest, trial)
+            seen = Seen(self._coding.each * int(np.count_nonzero(there)), honest, trial)
             own = picked(messages, mine)
             replace(messages, mine, self._experiment.attack.forge(own, seen, self._streams(mine, round)))
 

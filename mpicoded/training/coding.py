@@ -13,7 +13,7 @@ from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment, check_votes
 
 _ALWAYS = -1  # instead of a round: all of them
-_ROUNDS, _NUMBERS = 16, 1 << 18  # that an allocation is asked for together: one round costs little more alone
+_NUMBERS = 1 << 18  # at most, that an allocation is asked for together
 
 
 class Even(NamedTuple):
@@ -24,10 +24,13 @@ class Even(NamedTuple):
 
 
 class Coding:
-    """Encoder and allocation together. Where devices send several messages, these are ordered by device."""
+    """Encoder and allocation together. Where devices send several messages, these are ordered by device.
 
-    def __init__(self, experiment: Experiment, subsets: int) -> None:
-        self._experiment, self.subsets = experiment, subsets
+    ``ahead``: of how many rounds the allocation is asked together, since several cost little more than one.
+    """
+
+    def __init__(self, experiment: Experiment, subsets: int, ahead: int = 1) -> None:
+        self._experiment, self.subsets, self._most = experiment, subsets, ahead
         self.each = 1  # how many messages a device sends in a round
         self._decoder: Decoder | None = None
         self._round = -1
@@ -40,7 +43,7 @@ class Coding:
         self._asked: tuple[tuple[int, int], range, Int[Array, "rounds devices held"] | None] | None = None
         self._last: tuple[int, Bool[Array, "devices subsets"]] | None = None
         self._weighed: tuple[tuple[int, bytes], Float[Array, " arrived"]] | None = None
-        self._load: tuple[int, Int[Array, " devices"]] | None = None
+        self._load: tuple[int, Int[Array, " devices"], int] | None = None  # of each device, and in all
         if experiment.encoder.decodes:
             self.each = experiment.encoder.messages(self.assignment(0))
 
@@ -52,7 +55,7 @@ class Coding:
             return self._last[1]
         assignment = experiment.allocation.assignment(experiment.devices, self.subsets, draw, experiment.seed)
         if self._load is None or self._load[0] != _ALWAYS:
-            self._load = draw, assignment.sum(axis=1)
+            self._count(draw, assignment.sum(axis=1))
         if self._keeps:
             self._last = draw, assignment
         return assignment
@@ -78,23 +81,28 @@ class Coding:
         if self._asked is None or self._asked[0] != key or draw not in self._asked[1]:
             rounds = range(draw, draw + 1)
             if experiment.allocation.varies:
-                most = max(1, min(_ROUNDS, _NUMBERS // max(1, (stop - first) * self.subsets)))
+                most = max(1, min(self._most, _NUMBERS // max(1, (stop - first) * self.subsets)))
                 rounds = range(draw, max(draw + 1, min(draw + most, experiment.rounds)))
             held = experiment.allocation.even(experiment.devices, self.subsets, rounds, experiment.seed, first, stop)
             self._asked = key, rounds, held
         _, rounds, held = self._asked
         return None if held is None else held[draw - rounds.start]
 
-    def load(self, round: int) -> Int[Array, " devices"]:
-        """How many subset gradients each device computes in this round, where it looks at one place only."""
+    def computed(self, round: int, there: Bool[Array, " devices"] | None = None) -> int:
+        """How many subset gradients all devices, or those that are ``there``, compute in this round."""
         draw = round if self._experiment.allocation.varies else 0
         if self._load is None or self._load[0] not in (_ALWAYS, draw):
             even = self.even(round, 0, 1)
             if even is not None:
-                self._load = _ALWAYS, np.full(self._experiment.devices, even.subsets.shape[1])
-            elif self._load is None or self._load[0] != draw:
-                self._load = draw, self.assignment(round).sum(axis=1)
-        return self._load[1]
+                self._count(_ALWAYS, np.full(self._experiment.devices, even.subsets.shape[1]))
+            elif self._load is None or self._load[0] != draw:  # it may have been drawn just now
+                self.assignment(round)
+        assert self._load is not None
+        _, load, total = self._load
+        return total if there is None else int(load[there].sum())
+
+    def _count(self, draw: int, load: Int[Array, " devices"]) -> None:
+        self._load = draw, load, int(load.sum())
 
     def decoder(self, round: int) -> Decoder:
         """How this round's messages become votes: the same in all rounds of a fixed allocation."""

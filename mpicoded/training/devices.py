@@ -165,11 +165,10 @@ class Devices:
         if last is None or last[0] != wanted.tobytes():
             batch_size = self._experiment.data.batch_size if draws else None
             work = self._gradients.shards.work(np.flatnonzero(wanted), batch_size)
-            row: Array | None = np.zeros(len(wanted), np.int64)
+            row = np.zeros(len(wanted), np.int64)
             row[work.subsets] = np.arange(len(work.subsets))
-            if np.array_equal(work.subsets, np.arange(len(wanted))):
-                row = None
-            self._last_work[draws] = last = wanted.tobytes(), work, row
+            in_place = np.array_equal(work.subsets, np.arange(len(wanted)))
+            self._last_work[draws] = last = wanted.tobytes(), work, None if in_place else row
         return last[1:]
 
 

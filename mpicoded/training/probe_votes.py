@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mpicoded.algorithms.component import VotesTaker, nested
+from mpicoded.algorithms.component import Component, VotesTaker, nested
 from mpicoded.algorithms.processors import processor
 from mpicoded.algorithms.shapes import Array, Float
 from mpicoded.algorithms.slices import WHOLE, Sums
@@ -181,7 +181,8 @@ def _fewer(experiment: Experiment, votes: int) -> Experiment:
 
     def scaled(part: Any) -> Any:
         fields = {"byzantine": max(0, part.byzantine * votes // experiment.devices - 2)} if _told(part) else {}
-        inside = {name: scaled(getattr(part, name)) for name in nested(type(part))}
+        cls: type[Component] = type(part)
+        inside = {name: scaled(getattr(part, name)) for name in nested(cls)}
         return msgspec.structs.replace(part, **fields, **inside)
 
     filters, aggregator = tuple(map(scaled, experiment.filters)), scaled(experiment.aggregator)

@@ -159,16 +159,15 @@ def receive(
 
     Every vector is finite, and short enough that distances between ``devices`` of them are: those of bad and of
     missing records are zero. ``out``: where the vectors are put, in its type; ``put`` takes them on from there, to
-    where they are looked at.
+    where they are looked at. A bad record may hold anything: let NumPy ignore all floating-point errors meanwhile.
     """
-    with np.errstate(all="ignore"):  # a bad record may hold anything
-        sound = compressor.sound(records, dim)
-        vectors = compressor.decompress(records, dim, streams, out)
-        if out is not None and vectors is not out:  # a compressor may make new ones
-            out[...] = vectors
-            vectors = out
-        vectors = put(vectors)
-        usable = arrived & sound & short(vectors, devices)
+    sound = compressor.sound(records, dim)
+    vectors = compressor.decompress(records, dim, streams, out)
+    if out is not None and vectors is not out:  # a compressor may make new ones
+        out[...] = vectors
+        vectors = out
+    vectors = put(vectors)
+    usable = arrived & sound & short(vectors, devices)
     clear(vectors, ~usable)
     return vectors, arrived & ~usable
 
