@@ -161,7 +161,7 @@ class ResultWriter:
 
     def _write_history(self, file: h5py.File) -> None:
         group = file.create_group("history")
-        names = self.rows[0] if self.rows else dict.fromkeys(("round", "loss"), 0.0)
+        names = self.rows[0] if self.rows else {"round": 0.0}
         for name in names:
             values = np.array([row[name] for row in self.rows], np.int64 if name in COUNTS else np.float64)
             group[name] = values
@@ -187,10 +187,10 @@ def _equal(columns: dict[str, Array], name: str) -> dict[str, Array]:
 
 def _history(file: h5py.Group) -> dict[str, Array]:
     """Its columns. Raises ValueError where they are not rows of rounds one after another."""
-    always = ("round", "loss", "bytes_up", "bytes_down", "bytes_overhead", "seconds")
+    always = ("round", "bytes_up", "bytes_down", "bytes_overhead", "seconds")
     found = _equal(_group(file, "history"), "history")
     rows = len(found.get("round", ()))
-    for name in always if rows else always[:2]:
+    for name in always if rows else always[:1]:
         if name not in found:
             raise ValueError(f"it lacks history/{name}")
     if rows and (found["round"].dtype.kind not in "iu" or (np.diff(found["round"]) <= 0).any()):

@@ -77,7 +77,8 @@ class Trainer:
             description.features, description.classes, generator(experiment.seed, "initial")
         ).astype(dtype)
         gradients = Gradients(experiment.model, samples.shards, dim, description.classes)
-        self._evaluator = Evaluator(transport, description, gradients, samples.holders, samples.test)
+        whole = experiment.evaluate == "all"
+        self._evaluator = Evaluator(transport, description, gradients, samples.holders, samples.test, whole)
         # The server is waited for. The others plan while they wait for it, for no longer than that takes (see _step).
         self._coding = coding = Coding(experiment, description.subsets, 32 if transport.leads else 2)
         self._processor = gradients.processor
@@ -279,13 +280,14 @@ class Trainer:
         return devices_on(self.transport.present, self.experiment.devices)
 
     def measure(self) -> dict[str, float]:
-        """Loss, accuracy and gradient norm at the parameters. Only the server asks for it, of all ranks."""
+        """What there is of loss, accuracy and gradient norm. Only the server asks for it, of all ranks."""
         found: Measured = self._order(Kind.LOSSES)
         there = self.transport.present
         self._about_ranks[there] = found.extra
-        if found.exponent is None:
-            return found.values | {"gradient_norm": float("nan")}
-        return found.values | {"gradient_norm": self._order(Kind.GRADIENT, found.exponent)}
+        if self.experiment.evaluate == "test":
+            return found.values
+        norm = float("nan") if found.exponent is None else self._order(Kind.GRADIENT, found.exponent)
+        return found.values | {"gradient_norm": norm}
 
     def _about_this_rank(self) -> Float[Array, " numbers"]:
         unit = 1 if sys.platform == "darwin" else 1024

@@ -15,9 +15,10 @@ from postprocess.studies.tables import Cell, Table, Tolerance, spread
 FIRST, REDUNDANCY = 3, 5
 SKEWS = (0.1, 1.0)  # of the Dirichlet split
 ATTACKS = ("none", "ipm", "sign_flip", "alie", "mimic", "label_flip")
+_SHORTER = ("--rounds", 200, "--evaluate_every", 40, "--evaluate", "test")
 NETWORKS: dict[str, tuple[str, int, tuple[object, ...]]] = {
     "mlp": ("mlp", 50890, ("--model.options", "{hidden = [64]}")),
-    "cnn": ("cnn", 9098, ("--model.options", "{width = 8}", "--rounds", 200, "--evaluate_every", 40)),
+    "cnn": ("cnn", 9098, ("--model.options", "{width = 8}", *_SHORTER)),
 }
 """The networks: factory, parameters, and what else is different."""
 _NNM = '[{name = "nearest_neighbor_mixing"}]'
