@@ -161,7 +161,7 @@ class ResultWriter:
 
     def _write_history(self, file: h5py.File) -> None:
         group = file.create_group("history")
-        names = self.rows[0] if self.rows else {"round": 0.0}
+        names = self.rows[0] if self.rows else dict.fromkeys(("round", "loss"), 0.0)
         for name in names:
             values = np.array([row[name] for row in self.rows], np.int64 if name in COUNTS else np.float64)
             group[name] = values
