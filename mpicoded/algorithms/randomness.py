@@ -7,72 +7,60 @@ on any number of ranks.
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
-from numpy.random.bit_generator import ISeedSequence
 
 from mpicoded.algorithms.shapes import Array, Float, Int, UInt32, UInt64
 
 _BLOCK = 4  # 64-bit words that one step of Philox's counter yields
-_KEYS = 64  # rounds whose streams are keyed together
-_HASH_INIT, _HASH = 0x43B0D7E5, 0x931E8875  # constants of SeedSequence
+_HASH = 0x931E8875  # one of SeedSequence's constants
 _NOBODY = np.empty(0, np.int64)
-
-
-def _philox(seed: int, purpose: str, indices: tuple[int, ...]) -> np.random.Philox:
-    if len(indices) == 1:
-        known: Any = _Known(_key(seed, purpose, indices[0]))  # NumPy's annotations know its own class only
-        return np.random.Philox(known)
-    return np.random.Philox(_sequence(seed, purpose, *indices))
 
 
 def _sequence(seed: int, purpose: str, *indices: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(crc32(purpose.encode()), *indices))
 
 
-def _key(seed: int, purpose: str, index: int) -> UInt64[Array, " 2"]:
-    """What Philox takes from the seed sequence of a stream with one index."""
-    if not 0 <= index < 1 << 32:  # another number of words
-        return _sequence(seed, purpose, index).generate_state(2, np.uint64)
-    place, offset = divmod(index, _KEYS)
-    return _keys(seed, purpose, place)[offset]
+def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
+    """The generator of one stream, e.g. ``generator(seed, "permutation", round)``."""
+    return np.random.Generator(np.random.Philox(_sequence(seed, purpose, *indices)))
 
 
-class _Known(ISeedSequence):
-    """A seed sequence whose outcome is known."""
+def generators(seed: int, purpose: str, indices: range) -> Iterator[np.random.Generator]:
+    """The generators of streams that differ by one index, each to be used before the next: it is one, keyed anew.
 
-    def __init__(self, key: UInt64[Array, " 2"]) -> None:
-        self._key = key
+    Many take a fifth of the time that they take one by one.
+    """
+    if len(indices) == 1 or indices.stop > 1 << 32:  # larger indices are of another number of words
+        yield from (generator(seed, purpose, index) for index in indices)
+        return
+    found = generator(seed, purpose)
+    state = dict(found.bit_generator.state)
+    for key in _keys(seed, purpose, np.array(indices, np.uint32)):
+        state["state"] = state["state"] | {"key": key}
+        found.bit_generator.state = state
+        yield found
 
-    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Array:
-        """What ``Philox`` asks for: two words of 64 bits."""
-        return self._key
 
+def _keys(seed: int, purpose: str, indices: UInt32[Array, " indices"]) -> UInt64[Array, "indices 2"]:
+    """What SeedSequence(seed, spawn_key=(purpose, index)) makes of each index for Philox.
 
-@functools.lru_cache(maxsize=64)
-def _keys(seed: int, purpose: str, place: int) -> UInt64[Array, "keys 2"]:
-    """What SeedSequence(seed, spawn_key=(purpose, index)) makes of the ``_KEYS`` indices from place × _KEYS on.
-
-    NumPy promises to keep that arithmetic (O'Neill 2015, "Developing a seed_seq alternative"). An index is the last
-    word mixed in, so that NumPy does all before it once for all of them; by itself, each would take as long as a
-    trimmed mean of a hundred short votes.
+    NumPy promises to keep that arithmetic (O'Neill 2015, "Developing a seed_seq alternative"). The index is the last
+    word mixed in: NumPy does all before it, once for all of them.
     """
     pool = list(_sequence(seed, purpose).pool[:, None])
     words = max(len(pool), -(-seed.bit_length() // 32)) + 1  # mixed in so far, each into all of the pool
     hashed = len(pool) ** 2 + len(pool) * (words - len(pool))
-    index = np.arange(place * _KEYS, (place + 1) * _KEYS, dtype=np.uint32)
-    constant = _HASH_INIT * pow(_HASH, hashed, 1 << 32) % (1 << 32)
+    constant = 0x43B0D7E5 * pow(_HASH, hashed, 1 << 32) % (1 << 32)
     for i, old in enumerate(pool):
-        found, constant = _hashed(index, constant, _HASH)
+        found, constant = _hashed(indices, constant, _HASH)
         pool[i] = _folded(old * np.uint32(0xCA01F9DD) - found * np.uint32(0x4973F715))
-    constant, state = 0x8B51F9DD, np.empty((_KEYS, len(pool)), "<u4")
+    constant, state = 0x8B51F9DD, np.empty((len(indices), len(pool)), "<u4")
     for i, mixed in enumerate(pool):
         state[:, i], constant = _hashed(mixed, constant, 0x58F38DED)
-    keys = state.view("<u8").astype(np.uint64)
-    keys.flags.writeable = False
-    return keys
+    return state.view("<u8").astype(np.uint64, copy=False)
 
 
 def _hashed(words: UInt32[Array, " words"], constant: int, factor: int) -> tuple[UInt32[Array, " words"], int]:
@@ -83,21 +71,6 @@ def _hashed(words: UInt32[Array, " words"], constant: int, factor: int) -> tuple
 
 def _folded(words: UInt32[Array, " words"]) -> UInt32[Array, " words"]:
     return words ^ (words >> np.uint32(16))
-
-
-def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
-    """The generator of one stream, e.g. ``generator(seed, "permutation", round)``."""
-    return np.random.Generator(_philox(seed, purpose, indices))
-
-
-def generators(seed: int, purpose: str, indices: range) -> Iterator[np.random.Generator]:
-    """The generators of streams that differ by one index, each to be used before the next: it is one, keyed anew."""
-    found = generator(seed, purpose, indices.start)
-    fresh = dict(found.bit_generator.state)
-    for index in indices:
-        fresh["state"] = fresh["state"] | {"key": _key(seed, purpose, index)}
-        found.bit_generator.state = fresh
-        yield found
 
 
 class Streams(NamedTuple):
@@ -130,7 +103,7 @@ class Streams(NamedTuple):
         if len(ids) == 0:
             return np.empty((0, width), np.uint64)
         first, last = int(ids.min()), int(ids.max())
-        philox = _philox(self.seed, purpose, (self.round,))
+        philox = np.random.Philox(_sequence(self.seed, purpose, self.round))
         philox.advance(first * blocks)
         rows = philox.random_raw((last - first + 1) * blocks * _BLOCK).reshape(-1, blocks * _BLOCK)
         if len(ids) != len(rows) or (np.diff(ids) != 1).any():

@@ -72,6 +72,8 @@ class Coding:
             if np.ptp(assignment.sum(axis=1)) or np.ptp(assignment.sum(axis=0)):
                 return None
             held = np.nonzero(assignment[first:stop])[1].reshape(stop - first, -1)
+        if self._load is None or self._load[0] != _ALWAYS:
+            self._count(_ALWAYS, np.full(experiment.devices, held.shape[1]))
         weight = encoder.even_weight(held.shape[1])
         return None if weight is None else Even(held, weight)
 
@@ -91,12 +93,11 @@ class Coding:
     def computed(self, round: int, there: Bool[Array, " devices"] | None = None) -> int:
         """How many subset gradients all devices, or those that are ``there``, compute in this round."""
         draw = round if self._experiment.allocation.varies else 0
-        if self._load is None or self._load[0] not in (_ALWAYS, draw):
-            even = self.even(round, 0, 1)
-            if even is not None:
-                self._count(_ALWAYS, np.full(self._experiment.devices, even.subsets.shape[1]))
-            elif self._load is None or self._load[0] != draw:  # it may have been drawn just now
-                self.assignment(round)
+        known = (_ALWAYS, draw)
+        if self._load is None or self._load[0] not in known:
+            self.even(round, 0, 1)
+        if self._load is None or self._load[0] not in known:
+            self.assignment(round)
         assert self._load is not None
         _, load, total = self._load
         return total if there is None else int(load[there].sum())
