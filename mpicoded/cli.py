@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported before it is known what to do."""
 
 import argparse
+import gc
 import io
 import os
 import signal
@@ -33,6 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
         code = _dispatch(arguments, rest, words)
         if whole_process:
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # that a job's time is up: too late, MPI is being left
+            gc.freeze()  # or Python would look through all that is in memory once more, to give it back piece by piece
         sys.stdout.flush()  # here, where a reader that has left is no error yet
         return code
     except MemoryError as error:
