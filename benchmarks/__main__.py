@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import compression, gpu, rounds, rules, sharding, streaming
+from benchmarks import compression, gpu, rounds, rules, sharding, starting, streaming
 from benchmarks.report import surroundings
 
 BENCHMARKS = {
@@ -13,6 +13,7 @@ BENCHMARKS = {
     "rounds": rounds,
     "rules": rules,
     "sharding": sharding,
+    "starting": starting,
     "streaming": streaming,
 }
 

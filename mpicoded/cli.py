@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported before it is known what to do."""
 
 import argparse
+import gc
 import io
 import os
 import signal
@@ -30,9 +31,10 @@ def main(words: Sequence[str] | None = None) -> int:
         arguments, rest = parser().parse_known_args(words)
         if rest and arguments.command not in ("run", "sweep", "plan", "allocation"):
             raise InputError(f"unknown argument {rest[0]!r} (see mpicoded {arguments.command} --help)")
-        code = _dispatch(arguments, rest, words)
+        code = _dispatch(arguments, rest, words, whole_process)
         if whole_process:
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # that a job's time is up: too late, MPI is being left
+            gc.freeze()  # or Python would look through all that is in memory once more, to give it back piece by piece
         sys.stdout.flush()  # here, where a reader that has left is no error yet
         return code
     except MemoryError as error:
@@ -52,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) -> int:
+def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str], whole_process: bool) -> int:
     command = arguments.command
     processes, rank = launched() or (1, 0)
     if processes > 1 and command == "data":
@@ -69,6 +71,8 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
         from mpicoded.commands.launch import relaunch
 
         relaunch(arguments.ranks, _without_ranks(words), arguments, rest)
+    if together and whole_process:
+        _load_run()
     if command == "run":
         from mpicoded.commands.job import Options
         from mpicoded.commands.run import run
@@ -126,6 +130,15 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str]) 
     from mpicoded.commands.doctor import doctor
 
     return doctor()
+
+
+def _load_run() -> None:
+    """Load what a run is made of. It stays to the end: Python looks for garbage in it neither meanwhile nor later."""
+    gc.disable()
+    import mpicoded.commands.run  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
 
 
 def _export(arguments: argparse.Namespace) -> int:

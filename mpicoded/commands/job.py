@@ -6,14 +6,12 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpicoded import plugins
-from mpicoded.commands.reporter import Reporter
 from mpicoded.commands.text import resume_command
 from mpicoded.commands.watchdog import Standing, Watchdog
 from mpicoded.data import checkpoints, layout
-from mpicoded.data.results import is_result
 from mpicoded.data.whole import check_writable
 from mpicoded.errors import InputError, one_line
 from mpicoded.experiment import Experiment
@@ -22,6 +20,9 @@ from mpicoded.training.coding import Coding
 from mpicoded.training.loop import Trainer
 from mpicoded.transport.base import Node, Patience, ServerLost, Transport
 from mpicoded.wiring import Root
+
+if TYPE_CHECKING:
+    from mpicoded.commands.reporter import Reporter
 
 
 class Options(NamedTuple):
@@ -184,6 +185,8 @@ class Job:
             try:
                 if not self.transport.leads:
                     return 0 if trainer.train(keeper=keeper) else STOPPED
+                from mpicoded.commands.reporter import Reporter  # for the one rank that writes
+
                 words = (self._experiment, self._description, self.transport, self._hosts, self._target)
                 before = trainer.history.rows, self._lost_before or {}, self._apart
                 self._reporter = reporter = Reporter(*words, self._options.quiet, *before)
@@ -262,6 +265,8 @@ def _check_target(target: str, data: str) -> None:
     except OSError as error:
         raise InputError(f"output {target} cannot be written: {error.strerror}") from None
     if os.path.exists(target):
+        from mpicoded.data.results import is_result  # for the one rank that writes
+
         if os.path.samefile(target, data):
             raise InputError(f"output {target} is the data file")
         if not is_result(target):

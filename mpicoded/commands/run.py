@@ -9,7 +9,6 @@ from pathlib import Path
 from mpicoded import configs
 from mpicoded.commands.job import Finished, Job, Options, Refused
 from mpicoded.data import checkpoints
-from mpicoded.data.results import load_results
 from mpicoded.errors import InputError, RunError, one_line
 from mpicoded.experiment import Experiment
 from mpicoded.transport.connect import connect
@@ -41,6 +40,8 @@ def unfinished(path: str) -> Experiment | None:
     saved = checkpoints.find(checkpoints.path_of(path))
     if saved is not None and not Path(path).exists():
         return configs.loads(saved.toml, path)
+    from mpicoded.data.results import load_results  # for runs that go on
+
     results = load_results(path)
     return None if results.finished else configs.loads(results.toml, path)
 

@@ -202,6 +202,11 @@ def _check_samples(file: h5py.File, group: str, samples: int, task: str, need: A
     return int(x.shape[1])
 
 
+def row_bytes(description: Description, dtype: Any) -> int:
+    """What a sample and its target take in memory."""
+    return int(description.features * np.dtype(dtype).itemsize + description.target(dtype).itemsize)
+
+
 def read_rows(
     description: Description,
     group: str,

@@ -144,12 +144,11 @@ class ResultWriter:
             file.attrs.create("hosts", self._hosts, dtype=text)
             file.attrs.create("warnings", self.warnings, shape=(len(self.warnings),), dtype=text)
             self._write_history(file)
-            file["parameters"] = parameters
-            file["parameters"].attrs.update(self._parts)
+            file.create_dataset("parameters", data=parameters).attrs.update(self._parts)
             for name, unit, values in (("timings", "s", timings), ("memory", "byte", memory)):
+                group = file.create_group(name)
                 for key, value in values.items():
-                    file[f"{name}/{key}"] = value
-                    file[f"{name}/{key}"].attrs["units"] = unit
+                    group.create_dataset(key, data=value).attrs["units"] = unit
             write_tree(file.create_group("bad_records"), bad_records)
             write_tree(file.create_group("suspicion"), suspicion)
             write_tree(file.create_group("estimates"), estimates)
@@ -164,9 +163,8 @@ class ResultWriter:
         names = self.rows[0] if self.rows else dict.fromkeys(("round", "loss"), 0.0)
         for name in names:
             values = np.array([row[name] for row in self.rows], np.int64 if name in COUNTS else np.float64)
-            group[name] = values
             unit, words = COLUMNS.get(name, ("1", name))
-            group[name].attrs.update(units=unit, long_name=words)
+            group.create_dataset(name, data=values).attrs.update(units=unit, long_name=words)
 
 
 def _text(file: h5py.Group, name: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.shapes import Array, Int
-from mpicoded.data.layout import Description, check_rows
+from mpicoded.data.layout import Description, check_rows, row_bytes
 from mpicoded.data.readahead import Buffer, Read, ReadAhead
 from mpicoded.data.rowfile import RowFile, Run
 from mpicoded.data.shards import Shards, Work, padded, weighing
@@ -42,11 +42,6 @@ class Division(NamedTuple):
     def read_bytes(self) -> int:
         """What is brought into memory again in a round that wants all subsets."""
         return self.read_rows * self.row
-
-
-def row_bytes(description: Description, dtype: Any) -> int:
-    """What a sample and its target take in memory."""
-    return int(description.features * np.dtype(dtype).itemsize + description.target(dtype).itemsize)
 
 
 def least_budget(description: Description, subsets: Int[Array, " held"], dtype: Any, beside: int = 0) -> int:

@@ -230,9 +230,9 @@ def write_tree(group: h5py.Group, tree: Mapping[str, Any], *, checked: bool = Fa
         elif np.asarray(value).dtype.kind in "UO":
             group.create_dataset(name, data=list(value), shape=(len(value),), dtype=h5py.string_dtype())
         else:
-            group[name] = value
+            made = group.create_dataset(name, data=value)
             if checked:
-                group[name].attrs[_CHECKSUM] = _checksums(np.asarray(value))
+                made.attrs[_CHECKSUM] = _checksums(np.asarray(value))
 
 
 def read_tree(

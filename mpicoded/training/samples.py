@@ -10,9 +10,8 @@ import numpy as np
 from mpicoded.algorithms.processors import Processor, processor
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int, Shaped
 from mpicoded.data import layout
-from mpicoded.data.layout import Description
+from mpicoded.data.layout import Description, row_bytes
 from mpicoded.data.shards import Shards, runs_of, test_rows
-from mpicoded.data.streaming import Streamed, divide, least_budget, row_bytes
 from mpicoded.errors import InputError, one_line
 from mpicoded.experiment import Experiment
 from mpicoded.training.allowance import allowance
@@ -76,9 +75,8 @@ def read(experiment: Experiment, description: Description, transport: Transport,
     if memory is not None and together is not None:
         shards, nbytes = _read_part(description, mine, common, memory, dtype, where, together)
     else:
-        shards = _read_own(description, mine, dtype, where, budget, tests, told)
+        shards, streams = _read_own(description, mine, dtype, where, budget, tests, told)
         nbytes = shards.nbytes
-        streams = isinstance(shards, Streamed)
         if wanted and on_cpu and not streams:
             why, most = ("ranks may die one by one", "up to ") if survives else ("there is no room for one copy", "")
             apart = f"{why}: each has its own copy of what others of its node read, {most}{common.saved} bytes in all"
@@ -106,15 +104,18 @@ def _read_own(
     budget: int | None,
     tests: int,
     told: bool,
-) -> Shards:
-    """This rank's shards, in memory or, where they have no room there, on their way into it.
+) -> tuple[Shards, bool]:
+    """This rank's shards, in memory or, where they have no room there, on their way into it; whether it is the latter.
 
     A budget that nobody has ``told`` never ends a run: where it is too small for buffers, all are in memory.
     """
     own = int(np.diff(description.offsets)[mine].sum()) * row_bytes(description, dtype)
-    if budget is None or own + tests <= budget or not (told or least_budget(description, mine, dtype, tests) <= budget):
-        return Shards.read(description, mine, dtype, where)
-    return Streamed(description, mine, dtype, budget, where, tests)
+    if budget is not None and own + tests > budget:
+        from mpicoded.data.streaming import Streamed, least_budget  # few runs need them
+
+        if told or least_budget(description, mine, dtype, tests) <= budget:
+            return Streamed(description, mine, dtype, budget, where, tests), True
+    return Shards.read(description, mine, dtype, where), False
 
 
 def _tests(experiment: Experiment, description: Description) -> bool:
@@ -137,6 +138,8 @@ def shares(experiment: Experiment, description: Description, held: Bool[Array, "
         tests = _test_bytes(experiment, description, rank, len(held))
         share = Share(own + tests, 0)
         if budget is not None and share.held > budget:
+            from mpicoded.data.streaming import divide
+
             division = divide(description, np.flatnonzero(held[rank]), dtype, budget, tests)
             share = Share(division.nbytes + tests, division.read_bytes)
         found.append(share)

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ import pytest
 
 from mpicoded.algorithms.component import members
 from mpicoded.cli import main
+from mpicoded.commands import recorder
 from mpicoded.configs import FAMILIES
 from mpicoded.data.results import load_results
 
@@ -356,13 +358,80 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
     assert ended.stdout.strip() == "[]"
 
 
-def test_one_process_never_imports_mpi(here):
-    code = (
-        "import sys; from mpicoded.cli import main; "
-        f"assert main(['run', {QUICKSTART!r}, '--quiet', '--rounds', '2']) == 0; print('mpi4py' in sys.modules)"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout.strip() == "False"
+NOT_IN_A_PLAIN_RUN = (
+    "scipy",  # where few numbers are added up
+    "numba",
+    "torch",
+    "importlib.metadata",  # no plug-in is named
+    "email",
+    "numpy.ma",  # what np.unique and np.median load
+    "statistics",
+    "mpicoded.data.streaming",  # for data.memory
+    "mpicoded.data.readahead",
+    "mpicoded.commands.sweep",
+    "mpicoded.commands.show",
+    "mpicoded.commands.launch",
+    "mpicoded.figures",
+    "mpicoded.training.probe",
+)
+FOR_THE_ONE_THAT_WRITES = ("mpicoded.commands.reporter", "mpicoded.commands.recorder", "mpicoded.data.results")
+LOADED = """
+import sys
+before = set(sys.modules)
+from mpicoded.cli import main, launched
+assert main(["run", {config!r}, "--quiet", "--rounds", "2"]) == 0
+with open(f"loaded.{{(launched() or (1, 0))[1]}}", "w") as file:
+    print(*sorted(set(sys.modules) - before), file=file)
+"""
+
+
+def test_a_run_imports_only_what_it_uses(here, monkeypatch):
+    monkeypatch.delenv("MPICODED_CHECK_SHAPES")  # whose packages load others
+    subprocess.run([sys.executable, "-c", LOADED.format(config=QUICKSTART)], check=True)
+    loaded = set((here / "loaded.0").read_text().split())
+    assert not loaded & {*NOT_IN_A_PLAIN_RUN, "mpi4py"}
+    assert loaded > set(FOR_THE_ONE_THAT_WRITES)
+
+
+@pytest.mark.mpi
+def test_ranks_that_do_not_write_load_nothing_for_it(program, here):
+    (here / "go.py").write_text(LOADED.format(config=QUICKSTART))
+    ended = program.python("go.py", ranks=2, timeout=60)
+    assert ended.code == 0, ended.err
+    loaded = [set((here / f"loaded.{rank}").read_text().split()) for rank in (0, 1)]
+    assert loaded[0] > set(FOR_THE_ONE_THAT_WRITES)
+    assert not loaded[1] & set(FOR_THE_ONE_THAT_WRITES)
+    for modules in loaded:
+        assert "mpi4py" in modules
+        assert not modules & set(NOT_IN_A_PLAIN_RUN)
+
+
+@pytest.mark.parametrize(("call", "frozen"), [("main()", True), ("main(sys.argv[1:])", False)])
+def test_garbage_is_looked_for_during_a_run_but_not_in_what_was_loaded(here, call, frozen):
+    """Nor at the end of the process, where the system takes all; a program that calls it keeps its own ways."""
+    code = f"""
+import gc, sys
+from mpicoded.cli import main
+from mpicoded.training.loop import Trainer
+train = Trainer.train
+def look(*words, **more):
+    print(gc.isenabled(), gc.get_freeze_count() > 10_000)
+    return train(*words, **more)
+Trainer.train = look
+assert {call} == 0
+print(gc.isenabled(), gc.get_freeze_count() > len(gc.get_objects()))
+"""
+    words = [sys.executable, "-c", code, "run", QUICKSTART, "--quiet", "--rounds", "2"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["True", str(frozen)] * 2
+
+
+def test_versions_are_those_that_are_installed(monkeypatch):
+    found = recorder.versions()
+    for package in ("numpy", "scipy", "h5py", "msgspec", "mpi4py"):
+        assert found[package] == metadata.version(package)
+    monkeypatch.setattr(recorder, "_wheels", dict)  # as where packages came in another way
+    assert recorder.versions() == found
 
 
 @pytest.mark.mpi
