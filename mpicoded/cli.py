@@ -135,10 +135,11 @@ def _dispatch(arguments: argparse.Namespace, rest: list[str], words: list[str], 
 def _load_run() -> None:
     """Load what a run is made of. It stays to the end: Python looks for garbage in it neither meanwhile nor later."""
     gc.disable()
-    import mpicoded.commands.run  # noqa: F401
-
-    gc.freeze()
-    gc.enable()
+    try:
+        import mpicoded.commands.run  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _export(arguments: argparse.Namespace) -> int:
