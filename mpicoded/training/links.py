@@ -6,6 +6,7 @@ import numpy as np
 
 from mpicoded.algorithms.compressors import receive, to_wire
 from mpicoded.algorithms.memories import Turn
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int
 from mpicoded.experiment import Experiment
@@ -71,9 +72,11 @@ class Uplink:
         mishaps: Mishaps,
         dim: int,
         clock: Clock,
+        processor: Processor,
     ) -> None:
         self._experiment, self._coding, self.adversary, self._clock = experiment, coding, adversary, clock
-        self._transport, self._mishaps = transport, mishaps
+        self._transport, self._mishaps, self._processor = transport, mishaps, processor
+        self.direct = False  # whether dense messages are sent from the GPU where they are
         self._first, self._stop = block(experiment.devices, transport.rank, transport.size)
         count = coding.each * (self._stop - self._first)
         dtype = np.dtype(experiment.compute.dtype)
@@ -110,7 +113,7 @@ class Uplink:
     ) -> tuple[Array, Bool[Array, " devices"] | None]:
         """What each device sends in this round, and which of them do (None: all). The messages are used up.
 
-        Where they are on a GPU and dense, they are what is sent (see ``route``).
+        On a GPU they are attacked and compressed there; or sent from there as they are (``direct``, see ``route``).
         ``before``: the messages at the previous parameters, where the memory looks back. ``keys``: what each message
         says; those of one key are compressed by the same random numbers.
         """
@@ -120,11 +123,14 @@ class Uplink:
         with self._clock.phase("attack"):
             self.adversary.act(messages, turn.round)
             self._mishaps.corrupt(messages, turn.round, self._first * self._coding.each)
+            self._processor.wait()
         with self._clock.phase("compress"):
             streams = Streams(experiment.seed, turn.round, keys, nonce)
             memory.residual(messages, self._state, turn)
             records = messages  # what goes from GPU to GPU is no record
-            if isinstance(messages, np.ndarray) or not experiment.sends_vectors:
+            if not self.direct:
+                if experiment.sends_vectors:
+                    messages = self._processor.fetch(messages)
                 records = turn.compressor.compress(messages, streams, None if turn.dense else self._records)
         with self._clock.phase("attack"):
             sent = self.adversary.tamper(records, turn.round)

@@ -84,11 +84,11 @@ class Trainer:
         if experiment.compute.device != "cpu":
             from mpicoded.training import route
 
-            self.devices.fetches = not route.packs_there(experiment)
+            self.devices.fetches = bool(route.works_on_cpu(experiment))
         self.downlink = Downlink(experiment, transport, dim)
-        adversary = Adversary(experiment, transport, coding, dim, dtype)
+        adversary = Adversary(experiment, transport, coding, dim, self._processor)
         self._mishaps = Mishaps(experiment, transport.rank, self.clock)
-        self.uplink = Uplink(experiment, transport, coding, adversary, self._mishaps, dim, self.clock)
+        self.uplink = Uplink(experiment, transport, coding, adversary, self._mishaps, dim, self.clock, self._processor)
         self.aggregation = aggregation(experiment, transport, coding, self.parameters, self.clock, self._processor)
         self.server = self.aggregation.server
         self._total = coding.each * experiment.devices
@@ -109,7 +109,7 @@ class Trainer:
         from mpicoded.training import route
 
         direct, why = route.find(self.experiment, self.transport, self._processor)
-        self.devices.fetches = not (direct or route.packs_there(self.experiment))
+        self.uplink.direct = self.uplink.adversary.direct = direct
         return f"messages go {'from GPU to GPU' if direct else 'by way of the CPU'} ({why})"
 
     def train(

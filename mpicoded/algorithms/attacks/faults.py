@@ -28,10 +28,10 @@ class NonFinite(Attack):
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Put the value at its places."""
         xp, dim = namespace(own), own.shape[1]
-        forged = xp.astype(own, own.dtype)  # a copy
-        put_flat(
-            forged, flat_places(streams.choices("non_finite", dim, self.coordinates or dim), dim), float(self.value)
-        )
+        if self.coordinates is None:
+            return xp.full_like(own, float(self.value))
+        forged, places = xp.astype(own, own.dtype), streams.choices("non_finite", dim, self.coordinates)
+        put_flat(forged, flat_places(places, dim), float(self.value))
         return forged
 
 

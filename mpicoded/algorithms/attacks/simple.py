@@ -53,7 +53,7 @@ class SampleDuplicate(Attack):
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """One honest row."""
         assert seen.honest is not None
-        return seen.honest[int(streams.generator("sample_duplicate").integers(len(seen.honest))), :]
+        return seen.honest[int(streams.generator("sample_duplicate").integers(seen.honest.shape[0])), :]
 
 
 class Ipm(Attack):
@@ -89,7 +89,7 @@ class Alie(Attack):
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """Shift the honest mean by z standard deviations in each coordinate."""
         assert seen.honest is not None
-        z = alie_z(seen.messages, seen.messages - len(seen.honest)) if self.z is None else self.z
+        z = alie_z(seen.messages, seen.messages - seen.honest.shape[0]) if self.z is None else self.z
         xp = namespace(own)
         return xp.mean(seen.honest, axis=0) - float(z) * xp.std(seen.honest, axis=0)
 

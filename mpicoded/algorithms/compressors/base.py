@@ -114,7 +114,7 @@ class NoCompression(Compressor, tag="none"):
         layout = self.layout(vectors.shape[1], dtype)
         if layout["values"].base == dtype and out is None:
             return fetched(vectors).view(layout)[:, 0]
-        records = np.empty(len(vectors), layout) if out is None else out
+        records = np.empty(vectors.shape[0], layout) if out is None else out
         to_wire(vectors, records["values"])
         return records
 

@@ -52,7 +52,7 @@ class RandK(Compressor):
         values = records["values"]
         if self.shared:
             places, xp = self._places(streams.shared(), dim)[0], namespace(vectors)
-            if values.dtype == vectors.dtype and values.flags.c_contiguous and xp is np:
+            if xp is np and values.dtype == vectors.dtype and values.flags.c_contiguous:
                 np.take(vectors, places, axis=1, out=values, mode="clip")
             else:
                 to_wire(xp.take(vectors, beside(places, vectors), axis=1), values)
