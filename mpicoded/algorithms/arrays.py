@@ -51,8 +51,7 @@ def replace_unusable(
     usable = fetched(norms <= xp.finfo(votes.dtype).max / (16 * count))  # False for NaN as well
     bad = ~usable & arrived
     replaced = ~usable | ~arrived
-    if replaced.any():
-        votes[xp.asarray(replaced, device=votes.device)] = 0
+    clear(votes, replaced)
     return votes, bad
 
 
@@ -106,6 +105,20 @@ def into(function: Callable[..., Array], *words: Any, out: Array) -> None:
         function(*words, out=out)
     else:
         out[...] = function(*words)
+
+
+def into_rows(function: Callable[..., Array], out: Array, values: Any, mask: Bool[Array, " rows"]) -> None:
+    """out[...] = function(out, values) in some of the rows, wherever they are; the mask is NumPy's."""
+    if isinstance(out, np.ndarray):
+        function(out, values, out=out, where=mask[:, None])
+    else:
+        out[...] = namespace(out).where(beside(mask, out)[:, None], function(out, values), out)
+
+
+def clear(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"]) -> None:
+    """Zero in some of the rows, wherever they are; the mask is NumPy's."""
+    if mask.any():
+        array[beside(mask, array)] = 0
 
 
 def flat_places(places: Any, dim: int) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 
 from mpicoded.algorithms.arrays import beside, fetched, namespace, picked, replace, rows
 from mpicoded.algorithms.attacks import Seen
-from mpicoded.algorithms.component import known_with
+from mpicoded.algorithms.component import works_on_gpu
 from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
@@ -60,7 +60,7 @@ class Adversary:
         self._tolerance = Tolerance(experiment, coding, processor.sums) if self.active and attack.knows_rule else None
         self._heard = coding.each * (experiment.devices - experiment.byzantine), dim
         self._room: Array | None = None  # for the honest messages of all ranks, of this shape
-        self._processor, self._on_gpu = processor, attack.on_gpu and known_with(attack, "on_gpu", "forge")
+        self._processor, self._on_gpu = processor, works_on_gpu(attack, "forge")
         self.direct = False  # whether the transport takes rows on a GPU
 
     def byzantine(self, round: int) -> Bool[Array, " devices"]:

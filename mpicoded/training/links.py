@@ -4,6 +4,7 @@ import secrets
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import assign, replace_unusable
 from mpicoded.algorithms.compressors import receive, to_wire
 from mpicoded.algorithms.memories import Turn
 from mpicoded.algorithms.processors import Processor
@@ -83,12 +84,12 @@ class Uplink:
         layout = experiment.compressor.layout(dim, dtype)
         self._records = None if experiment.sends_vectors else np.empty(count, layout)
         slots = experiment.memory.device_slots
-        self._state = np.zeros((slots, count, dim), dtype)
-        self._received = np.empty((count if slots else 0, dim), dtype)
+        self._state = processor.xp.zeros((slots, count, dim), dtype=dtype)
+        self._received = processor.xp.empty((count if slots else 0, dim), dtype=dtype)
 
     def state(self) -> Float[Array, "devices state"] | None:
         """What all devices remember, a row for each, at the server: zero for those of missing ranks."""
-        rows = np.swapaxes(self._state, 0, 1).reshape(self._stop - self._first, -1)
+        rows = np.swapaxes(self._processor.fetch(self._state), 0, 1).reshape(self._stop - self._first, -1)
         devices, present = self._experiment.devices, self._transport.present
         sizes = block_sizes(devices, self._transport.size)
         found = self._transport.collect(np.ascontiguousarray(rows), sizes * present)
@@ -101,7 +102,7 @@ class Uplink:
     def restore(self, rows: Float[Array, "devices state"]) -> None:
         """Go on from a checkpoint: a row for each device of this rank."""
         slots, count, dim = self._state.shape
-        self._state[...] = np.swapaxes(rows.reshape(count, slots, dim), 0, 1)
+        assign(self._state, np.swapaxes(rows.reshape(count, slots, dim), 0, 1))
 
     def pack(
         self,
@@ -129,9 +130,8 @@ class Uplink:
             memory.residual(messages, self._state, turn)
             records = messages  # what goes from GPU to GPU is no record
             if not self.direct:
-                if experiment.sends_vectors:
-                    messages = self._processor.fetch(messages)
-                records = turn.compressor.compress(messages, streams, None if turn.dense else self._records)
+                said = self._processor.fetch(messages) if experiment.sends_vectors else messages
+                records = turn.compressor.compress(said, streams, None if turn.dense else self._records)
         with self._clock.phase("attack"):
             sent = self.adversary.tamper(records, turn.round)
             if self._mishaps.silence(turn.round):
@@ -152,5 +152,9 @@ class Uplink:
     ) -> None:
         """Do as the server will, so that both remember the same: also of what an attack made of a record."""
         dim = residuals.shape[1]
-        _, bad = receive(turn.compressor, records, dim, streams, come, turn.total, self._received)
+        if self.direct:
+            self._received[...] = records
+            bad = replace_unusable(self._received, come, turn.total)[1]
+        else:
+            _, bad = receive(turn.compressor, records, dim, streams, come, turn.total, self._received)
         self._experiment.memory.update(self._state, residuals, self._received, come & ~bad, turn)

@@ -19,6 +19,7 @@ import numpy as np
 
 from mpicoded.algorithms.arrays import replace, rows
 from mpicoded.algorithms.memories import Turn
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.data.layout import Description
@@ -81,14 +82,16 @@ class Trainer:
         self._coding = coding = Coding(experiment, description.subsets)
         self._processor = gradients.processor
         self.devices = Devices(experiment, coding, first, stop, gradients, self.clock)
+        where = self._processor  # of messages, until they are sent
         if experiment.compute.device != "cpu":
             from mpicoded.training import route
 
             self.devices.fetches = bool(route.works_on_cpu(experiment))
+            where = Processor() if self.devices.fetches else where
         self.downlink = Downlink(experiment, transport, dim)
-        adversary = Adversary(experiment, transport, coding, dim, self._processor)
+        adversary = Adversary(experiment, transport, coding, dim, where)
         self._mishaps = Mishaps(experiment, transport.rank, self.clock)
-        self.uplink = Uplink(experiment, transport, coding, adversary, self._mishaps, dim, self.clock, self._processor)
+        self.uplink = Uplink(experiment, transport, coding, adversary, self._mishaps, dim, self.clock, where)
         self.aggregation = aggregation(experiment, transport, coding, self.parameters, self.clock, self._processor)
         self.server = self.aggregation.server
         self._total = coding.each * experiment.devices

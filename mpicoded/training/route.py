@@ -1,7 +1,6 @@
 """Where messages are worked on, and how they get from GPUs to the one where they are aggregated."""
 
-from mpicoded.algorithms.component import known_with
-from mpicoded.algorithms.memories import NoMemory
+from mpicoded.algorithms.component import works_on_gpu
 from mpicoded.algorithms.processors import Processor
 from mpicoded.experiment import Experiment
 from mpicoded.transport.base import Reach, Transport
@@ -10,10 +9,10 @@ from mpicoded.wiring import Root
 
 def works_on_cpu(experiment: Experiment) -> str:
     """What of an experiment needs all messages in the CPU's memory before they are sent; empty: nothing."""
-    part = experiment.compressor
+    memory, compressor = experiment.memory, experiment.compressor
     for name, needs in (
-        (f"memory {experiment.memory.name()}", type(experiment.memory) is not NoMemory),
-        (f"compressor {part.name()}", not (part.on_gpu and known_with(part, "on_gpu", "compress"))),
+        (f"memory {memory.name()}", not works_on_gpu(memory, "prepare", "residual", "update", "votes")),
+        (f"compressor {compressor.name()}", not works_on_gpu(compressor, "compress", "decompress")),
         ("a fault", bool(experiment.faults)),
     ):
         if needs:

@@ -19,6 +19,7 @@ from mpicoded.transport.mpi import MpiTransport
 
 DEVICES, ROUNDS = 15, 4
 PATH = sys.argv[1]
+FIXED = {"allocation": {"name": "cyclic", "redundancy": 5, "permute": False}, "identities": "fixed"}
 DIRECT = {
     "honest": {},
     "sign_flip": {"attack": {"name": "sign_flip"}},
@@ -30,13 +31,15 @@ DIRECT = {
     "label_flip": {"attack": {"name": "label_flip"}},
     "a spoiled subset": {"attack": {"name": "code_aware", "lies": "subset", "scale": -3.0}},
     "not finite": {"attack": {"name": "non_finite"}},
+    "momentum": {"memory": {"name": "momentum"}, "identities": "fixed"},
+    "EF21": {"memory": {"name": "ef21"}, **FIXED},
     "float32": {"attack": {"name": "sign_flip"}, "compute": {"dtype": "float32"}},
 }
 STAGED = {
     "rand_k": {"compressor": {"name": "rand_k", "kept": 3}},
     "qsgd, ALIE": {"compressor": {"name": "qsgd"}, "attack": {"name": "alie"}},
     "top_k, IPM": {"compressor": {"name": "top_k", "kept": 3}, "attack": {"name": "optimal_ipm"}},
-    "momentum": {"memory": {"name": "momentum"}},
+    "EF21, top_k": {"memory": {"name": "ef21"}, "compressor": {"name": "top_k", "kept": 3}, **FIXED},
     "silent": {"attack": {"name": "silent"}},
     "bit_flip": {"attack": {"name": "bit_flip"}},
     "sharded": {"transport": {"name": "sharded"}},

@@ -46,9 +46,33 @@ def tables_of(choice: Any) -> dict[str, dict[str, Any]]:
 RULES, FILTERS = tables_of(aggregators.Choice), tables_of(filters.Choice)
 KEPT = {"rand_k": {"kept": 4}, "top_k": {"kept": 4}}
 TOP = {"compressor": {"name": "top_k", "kept": 4}}
+SHARED = {"compressor": {"name": "rand_k", "kept": 4, "shared": True}}
+FIXED = {"allocation": {"name": "cyclic", "redundancy": 5, "permute": False}, "identities": "fixed"}
+RARE = {"probability": 0.4}
+UNBIASED = {"compressor": {"name": "qsgd", "levels": 7}}
+MEMORIES = {
+    "momentum": {"memory": {"name": "momentum", "beta": 0.5}},
+    "momentum, compressed": {"memory": {"name": "momentum"}, **TOP},
+    "server_momentum": {"memory": {"name": "server_momentum"}, **SHARED},
+    "server_momentum, silent": {"memory": {"name": "server_momentum"}, "attack": {"name": "silent"}},
+    "server_momentum, alone": {"memory": {"name": "server_momentum"}},
+    "ef21": {"memory": {"name": "ef21"}, **TOP},
+    "ef21, unbiased": {"memory": {"name": "ef21"}, **SHARED},
+    "ef21, alone": {"memory": {"name": "ef21"}},
+    "ef21, not finite": {"memory": {"name": "ef21"}, "attack": {"name": "non_finite"}, **TOP},
+    "dm21": {"memory": {"name": "dm21", "variance_reduced": True}, "compressor": {"name": "sign"}},
+    "dm21, colluding": {"memory": {"name": "dm21"}, "attack": {"name": "min_max"}, **TOP},
+    "marina": {"memory": {"name": "marina", **RARE}, **UNBIASED},
+    "marina, own": {"memory": {"name": "marina", "anchor": "own", **RARE}, "attack": {"name": "silent"}, **SHARED},
+    "dasha_page": {"memory": {"name": "dasha_page", **RARE}, "compressor": {"name": "natural"}},
+    "dasha_page, not finite": {
+        "memory": {"name": "dasha_page", **RARE},
+        "attack": {"name": "non_finite", "coordinates": 1},
+        **UNBIASED,
+    },
+}
 NNM = {"name": "nearest_neighbor_mixing", "byzantine": 2}
 AUTO = {"aggregator": {"name": "trimmed_mean", "byzantine": "auto"}}
-SHARED = {"compressor": {"name": "rand_k", "kept": 4, "shared": True}}
 CODE = LAD | {"encoder": {"name": "cyclic_code"}, "aggregator": {"name": "mean"}}
 RUNS = {
     "LAD, linear": ("linear", LAD),
@@ -72,7 +96,6 @@ RUNS = {
     "out of core, linear": ("linear", LAD, {"memory": "1 kB"}),
     "out of core, softmax": ("ragged", CRA_DL, {"memory": "55 kB"}),
     "a memory that looks back": ("ragged", CRA_DL | COMPRESSED | {"memory": {"name": "marina"}}, {"batch_size": 4}),
-    "server momentum": ("linear", LAD | {"memory": {"name": "server_momentum", "beta": 0.5}}),
     "sharded": ("wide", {"transport": {"name": "sharded"}, **KRUM}),
     "an estimate": ("linear", AUTO),
     **{f"rule {name}": ("wide", {"aggregator": table}) for name, table in RULES.items()},
@@ -93,10 +116,14 @@ RUNS = {
     "compressor top_k, a record changed": ("linear", LAD | TOP | {"attack": {"name": "malformed", "bytes": 1}}),
     "compressor top_k, silent": ("linear", LAD | TOP | {"attack": {"name": "silent"}}),
     "compressor qsgd, softmax": ("ragged", CRA_DL | {"compressor": {"name": "qsgd", "levels": 127}}),
+    **{f"memory {name}": ("linear", FIXED | table) for name, table in MEMORIES.items()},
     "a code that is decoded": ("linear", CODE),
+    "memory ef21, a code": ("linear", CODE | FIXED | {"memory": {"name": "ef21"}, **SHARED}),
     "a code that is decoded, colluding": ("linear", CODE | {"attack": {"name": "optimal_ipm", "evaluations": 6}}),
 }
-OTHERS = [name for name in RUNS if not name.startswith(("attack", "compressor"))]  # these: test_gpu_messages.py
+OTHERS = [
+    name for name in RUNS if not name.startswith(("attack", "compressor", "memory"))
+]  # these: test_gpu_messages.py
 STAYING = ["CRA-DL, softmax", "label_flip, softmax", "a spoiled subset", "float32", "rule krum"]
 
 
@@ -245,8 +272,9 @@ def test_of_compressed_messages_records_alone_are_moved(paths, standin, run):
     assert not [shape for _, shape in standin.moved if len(shape) == 2 and shape[-1] == 7]  # no message
 
 
-def test_a_run_goes_on_from_the_vote_before_a_checkpoint(paths, standin):
-    whole, first, second = (trainer_of(paths, "rule centered_clipping", "cuda") for _ in range(3))
+@pytest.mark.parametrize("run", ["rule centered_clipping", "memory ef21", "memory ef21, alone", "memory dasha_page"])
+def test_a_run_goes_on_from_the_vote_and_the_memories_before_a_checkpoint(paths, standin, run):
+    whole, first, second = (trainer_of(paths, run, "cuda") for _ in range(3))
     for trainer, rounds in ((whole, range(4)), (first, range(2))):
         for round in rounds:
             trainer._round(round)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_gpu import RUNS, WIDE, assert_same_as_on_the_cpu, paths, seen, trainer_of
 
-from mpicoded.algorithms import attacks, compressors
+from mpicoded.algorithms import attacks, compressors, memories
 from mpicoded.algorithms.attacks import Attack, MinMax, MinSum, NonFinite, Seen, SignFlip
 from mpicoded.algorithms.component import known_with, members
 from mpicoded.algorithms.compressors import Compressor, NoCompression, Qsgd, RandK, Sign, TopK, base
@@ -40,7 +40,7 @@ ATTACKS = {name: cls() for name, cls in members(attacks.Choice).items()} | {
     "min_sum, sign": MinSum(deviation="sign"),
 }
 FORGING = {name: part for name, part in ATTACKS.items() if part.sends and not part.tampers}
-ALL_RUNS = [name for name in RUNS if name.startswith(("attack", "compressor"))]
+ALL_RUNS = [name for name in RUNS if name.startswith(("attack", "compressor", "memory"))]
 
 
 @every_dtype
@@ -100,8 +100,11 @@ def test_a_run_with_it_on_the_stand_in_is_that_on_the_cpu_and_goes_the_way_that_
     said = trainer.settle()
     assert not trainer.devices.fetches
     compressed, attack = not trainer.experiment.sends_vectors, trainer.experiment.attack
+    coded = trainer.experiment.encoder.decodes
     assert ("packs records on the GPU, and the CPU sends them" in said) == compressed
-    assert ("from GPU to GPU" in said) == (not compressed and attack.sends and not attack.tampers)
+    assert ("from GPU to GPU" in said) == (not compressed and attack.sends and not attack.tampers and not coded)
+    assert isinstance(trainer.uplink._state, standin.Array)
+    assert isinstance(trainer.aggregation.receiver.memory, np.ndarray if coded else standin.Array)
     assert_same_as_on_the_cpu(paths, run, stay="from GPU to GPU" in said)
 
 
@@ -211,7 +214,8 @@ def test_a_compressor_of_a_plug_in_that_knows_numpy_only_gets_numpy_s(paths):
 
 
 def test_every_part_of_the_package_has_a_run():
-    for family, choice in (("attack", attacks.Choice), ("compressor", compressors.Choice)):
+    choices = {"attack": attacks.Choice, "compressor": compressors.Choice, "memory": memories.Choice}
+    for family, choice in choices.items():
         assert {f"{family} {name}" for name in members(choice)} - {f"{family} none"} <= set(ALL_RUNS)
 
 
