@@ -92,11 +92,21 @@ def beside(values: Any, array: Array) -> Any:
     return namespace(array).asarray(values, device=array.device)
 
 
+def as_type(array: Shaped[Array, "*shape"], dtype: Any) -> Shaped[Array, "*shape"]:
+    """The array in this type, a copy only where it has another. NumPy's method is faster than its function."""
+    if isinstance(array, np.ndarray):
+        return array.astype(dtype, copy=False)
+    return namespace(array).astype(array, dtype, copy=False)
+
+
+def shaped(array: Array, *shape: int) -> Array:
+    """The array in this shape. NumPy's method is faster than its function."""
+    return array.reshape(shape) if isinstance(array, np.ndarray) else namespace(array).reshape(array, shape)
+
+
 def assign(out: Array, values: Any) -> None:
     """out[...] = values, which may be NumPy's and of another type."""
-    if not isinstance(out, np.ndarray):
-        values = namespace(out).astype(beside(values, out), out.dtype, copy=False)
-    out[...] = values
+    out[...] = values if isinstance(out, np.ndarray) else as_type(beside(values, out), out.dtype)
 
 
 def into(function: Callable[..., Array], *words: Any, out: Array) -> None:

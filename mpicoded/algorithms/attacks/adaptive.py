@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from mpicoded.algorithms.aggregators import krum_scores
-from mpicoded.algorithms.arrays import beside, namespace
+from mpicoded.algorithms.arrays import as_type, beside, namespace
 from mpicoded.algorithms.attacks.base import Attack, Seen
 from mpicoded.algorithms.component import Positive, PositiveCount
 from mpicoded.algorithms.randomness import Streams
@@ -120,7 +120,7 @@ class FangTrimmed(Attack):
         outwards = xp.where(above, low < 0, high > 0)  # away from zero, or towards it
         far = xp.where(outwards, edge * float(self.band), edge / float(self.band))
         drawn = beside(streams.uniform("fang_trimmed", own.shape[1]), own)
-        return xp.astype(edge + drawn * (far - edge), own.dtype)
+        return as_type(edge + drawn * (far - edge), own.dtype)
 
 
 class OptimalIpm(Attack):

@@ -94,10 +94,10 @@ class NoCompression(Compressor, tag="none"):
     source: ClassVar[str] = "baseline"
     wire: ClassVar[str] = "p b"
     cost: ClassVar[str] = f"{wire} bits a message; no work"
-    on_gpu: ClassVar[bool] = True
     error: ClassVar[str] = (
         "none, or that of rounding to a shorter type: 2^-24 of each number (float32), 2^-11 (float16)"
     )
+    on_gpu: ClassVar[bool] = True
     dtype: WireFloat | None = None  # what numbers travel as; unset: as they are computed
 
     def check(self, dim: int, dtype: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import assign, beside, fetched, namespace
+from mpicoded.algorithms.arrays import as_type, assign, beside, fetched, namespace, shaped
 from mpicoded.algorithms.shapes import Array, Bool, Float, Integer, UInt8, UInt64
 
 _TABLE = 1 << 18  # numbers in the table that turns part of a word into digits
@@ -41,10 +41,10 @@ class Digits(NamedTuple):
         """
         low = (self.per_word + 1) // 2
         xp, powers = namespace(digits), beside(np.array([float(self.base**i) for i in range(low)]), digits)
-        by_word = xp.reshape(digits, (-1, self.per_word))
-        words = xp.astype(by_word[:, low:] @ powers[: self.per_word - low], xp.uint64)
+        by_word = shaped(digits, -1, self.per_word)
+        words = as_type(by_word[:, low:] @ powers[: self.per_word - low], xp.uint64)
         words *= self.base**low
-        words += xp.astype(by_word[:, :low] @ powers, xp.uint64)
+        words += as_type(by_word[:, :low] @ powers, xp.uint64)
         self.store(fetched(words).reshape(digits.shape[0], -1), out)
 
     def store(self, words: UInt64[Array, "rows words"], out: UInt8[Array, "rows bytes"]) -> None:
@@ -75,8 +75,8 @@ class Digits(NamedTuple):
             digits = np.empty((*parts.shape, at_once), table.dtype)
             np.take(table, parts, axis=0, out=digits, mode="clip")
         else:
-            digits = xp.take(_table(xp, words.device, *about), xp.reshape(parts, (-1,)), axis=0)
-        return xp.reshape(digits, (parts.shape[0], -1))
+            digits = xp.take(_table(xp, words.device, *about), shaped(parts, -1), axis=0)
+        return shaped(digits, parts.shape[0], -1)
 
     def in_range(self, packed: UInt8[Array, "rows bytes"]) -> Bool[Array, " rows"]:
         """Which rows hold digits below the base only."""
@@ -97,7 +97,7 @@ def _table(xp: Any, device: Any, base: int, at_once: int, offset: int, dtype: An
     """(digit - ``offset``) / ``unit`` for the digits of every number that so many can write."""
     places = xp.asarray([base**place for place in range(at_once)], device=device)
     digits = xp.arange(base**at_once, device=device)[:, None] // places % base
-    return xp.astype(xp.astype(digits - offset, xp.float64) / unit, dtype)
+    return as_type(as_type(digits - offset, xp.float64) / unit, dtype)
 
 
 @functools.cache
@@ -119,17 +119,17 @@ def pack_bits(codes: Integer[Array, "rows count"], bits: int, out: UInt8[Array, 
     groups, there = -(-count // group), codes.device
     padded = xp.zeros((rows, groups * group), dtype=codes.dtype, device=there)
     padded[:, :count] = codes
-    lanes = xp.reshape(padded, (rows, groups, group))
+    lanes = shaped(padded, rows, groups, group)
     packed = xp.empty((rows, groups, width), dtype=xp.uint8, device=there)
     held, bits_held, byte = xp.zeros((rows, groups), dtype=unsigned, device=there), 0, 0  # what no byte has yet
     for place in range(group):
-        held |= xp.astype(lanes[:, :, place], unsigned) << bits_held
+        held |= as_type(lanes[:, :, place], unsigned) << bits_held
         bits_held += bits
         while bits_held >= 8:
             assign(packed[:, :, byte], held)  # its lowest 8 bits
             held >>= 8
             bits_held, byte = bits_held - 8, byte + 1
-    out[...] = fetched(xp.reshape(packed, (rows, groups * width))[:, : packed_bytes(count, bits)])
+    out[...] = fetched(shaped(packed, rows, groups * width)[:, : packed_bytes(count, bits)])
 
 
 def unpack_bits(packed: UInt8[Array, "rows bytes"], count: int, bits: int) -> Array:
@@ -139,17 +139,17 @@ def unpack_bits(packed: UInt8[Array, "rows bytes"], count: int, bits: int) -> Ar
     groups = -(-count // group)
     padded = xp.zeros((rows, groups * width), dtype=xp.uint8, device=there)
     padded[:, : packed.shape[1]] = packed
-    lanes = xp.reshape(padded, (rows, groups, width))
+    lanes = shaped(padded, rows, groups, width)
     codes = xp.zeros((rows, groups, group), dtype=xp.uint32, device=there)
     held, bits_held, place = xp.zeros((rows, groups), dtype=unsigned, device=there), 0, 0
     for byte in range(width):
-        held |= xp.astype(lanes[:, :, byte], unsigned) << bits_held
+        held |= as_type(lanes[:, :, byte], unsigned) << bits_held
         bits_held += 8
         while bits_held >= bits:
             assign(codes[:, :, place], held & ((1 << bits) - 1))
             held >>= bits
             bits_held, place = bits_held - bits, place + 1
-    return xp.reshape(codes, (rows, groups * group))[:, :count]
+    return shaped(codes, rows, groups * group)[:, :count]
 
 
 def pack_mask(mask: Bool[Array, "rows count"], out: UInt8[Array, "rows bytes"]) -> None:

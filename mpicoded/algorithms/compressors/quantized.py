@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, cast
 import msgspec
 import numpy as np
 
-from mpicoded.algorithms.arrays import assign, beside, fetched, into, namespace, numpy_type
+from mpicoded.algorithms.arrays import as_type, assign, beside, fetched, into, namespace, numpy_type
 from mpicoded.algorithms.compressors.base import Compressor, blocks
 from mpicoded.algorithms.compressors.packing import (
     Digits,
@@ -40,8 +40,8 @@ class Qsgd(Compressor):
         "0.07 % for 127; at most 9.8 % up to 32 levels, 25 % with any (3566)"
     )
     cost: ClassVar[str] = f"{wire} bits a message; dim random numbers"
-    on_gpu: ClassVar[bool] = True
     error: ClassVar[str] = "unbiased, delta <= min(p/levels^2, sqrt(p)/levels)"
+    on_gpu: ClassVar[bool] = True
     levels: Annotated[int, msgspec.Meta(ge=1, le=32767)] = 1  # steps from zero to the norm
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
@@ -69,13 +69,11 @@ class Qsgd(Compressor):
                 digits = xp.empty((unit.shape[0], columns), dtype=xp.float64, device=vectors.device)
                 digits[:, dim:] = 0
                 place = digits[:, :dim]
-                assign(place, random)
-                place *= 2.0**-32
+                into(xp.multiply, random if xp is np else as_type(random, xp.float64), 2.0**-32, out=place)
                 place += unit
                 into(xp.floor, place, out=place)
-                place += float(
-                    self.levels
-                )  # 0 … 2 levels, since no size is above 1 and no uniform number above 1 - 2^-32
+                # 0 … 2 levels, since no size is above 1 and no uniform number above 1 - 2^-32
+                place += float(self.levels)
                 packing.pack(digits, records["digits"][rows])
         return records
 
@@ -86,7 +84,7 @@ class Qsgd(Compressor):
         if out is None:
             out = np.empty((len(records), dim))
         xp, packing = namespace(out), self._digits(dim)
-        norms = xp.astype(beside(records["norm"], out), out.dtype, copy=False)[:, None]
+        norms = as_type(beside(records["norm"], out), out.dtype)[:, None]
         for rows in blocks(len(records), dim, out):
             words = beside(packing.load(records["digits"][rows]), out)
             shares = packing.unpack(words, self.levels, out.dtype, unit=self.levels)[:, :dim]
@@ -116,8 +114,8 @@ class Natural(Compressor):
     source: ClassVar[str] = "Horvath et al. 2022"
     wire: ClassVar[str] = "12 p from float64, 9 p from float32"
     cost: ClassVar[str] = f"{wire} bits a message; dim random numbers"
-    on_gpu: ClassVar[bool] = True
     error: ClassVar[str] = "unbiased, delta = 1/8 for normal numbers"
+    on_gpu: ClassVar[bool] = True
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
         """A code of sign and exponent for each coordinate, without gaps."""
@@ -139,9 +137,9 @@ class Natural(Compressor):
             words >>= bits
             words += numbers
             words >>= mantissa
-            codes = xp.astype(words, xp.uint16)
+            codes = as_type(words, xp.uint16)
             # What is finite stays so: past the largest power of two there is none to round up to.
-            unrounded = xp.astype(numbers >> mantissa, xp.uint16)
+            unrounded = as_type(numbers >> mantissa, xp.uint16)
             beyond = unrounded & infinite >= infinite - 1
             if xp.any(beyond):
                 codes = xp.where(beyond, unrounded, codes)
@@ -157,7 +155,7 @@ class Natural(Compressor):
         unsigned, mantissa, bits = self._parts(records)
         (field,) = records.dtype.names
         for rows in blocks(len(records), dim, out):
-            codes = unpack_bits(beside(records[field][rows], out), dim, bits).astype(unsigned, copy=False)
+            codes = as_type(unpack_bits(beside(records[field][rows], out), dim, bits), unsigned)
             codes <<= mantissa
             out[rows, :] = codes.view(f"f{unsigned.itemsize}")
         return out
@@ -178,8 +176,8 @@ class Sign(Compressor):
     acronym: ClassVar[str] = "signSGD; scaled: EF-signSGD"
     wire: ClassVar[str] = "p, and b more where scaled"
     cost: ClassVar[str] = f"{wire} bits a message; dim"
-    on_gpu: ClassVar[bool] = True
     error: ClassVar[str] = "biased; scaled: contraction at least 1/p"
+    on_gpu: ClassVar[bool] = True
     scaled: bool = True  # send the mean absolute value, too
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
@@ -210,11 +208,11 @@ class Sign(Compressor):
             out = np.empty((len(records), dim))
         xp = namespace(out)
         if self.scaled:
-            scales = xp.astype(beside(records["scale"], out), out.dtype, copy=False)[:, None]
+            scales = as_type(beside(records["scale"], out), out.dtype)[:, None]
         for rows in blocks(len(records), dim, out):
             minus = unpack_mask(beside(records["signs"][rows], out), dim)
             signs = out[rows, :]
-            assign(signs, 1 - 2 * xp.astype(minus, xp.int8))
+            assign(signs, 1 - 2 * as_type(minus, xp.int8))
             if self.scaled:
                 signs *= scales[rows, :]
         return out

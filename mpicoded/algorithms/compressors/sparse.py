@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import beside, flat_places, namespace, numpy_type, put_flat, take_flat
+from mpicoded.algorithms.arrays import as_type, beside, flat_places, namespace, numpy_type, put_flat, take_flat
 from mpicoded.algorithms.component import Component, PositiveCount
 from mpicoded.algorithms.compressors.base import Compressor, WireFloat, at_limit, blocks, check_wire, to_wire
 from mpicoded.algorithms.compressors.packing import pack_bits, packed_bytes, unpack_bits
@@ -98,8 +98,8 @@ class TopK(Compressor):
     acronym: ClassVar[str] = "Top-K"
     wire: ClassVar[str] = "kept × (b + ceil(log2 p))"
     cost: ClassVar[str] = f"{wire} bits a message; dim for the selection"
-    on_gpu: ClassVar[bool] = True
     error: ClassVar[str] = "biased, contraction kept/p"
+    on_gpu: ClassVar[bool] = True
     kept: PositiveCount  # coordinates that are sent
     dtype: WireFloat | None = None  # what numbers travel as; unset: as they are computed
 
@@ -135,7 +135,7 @@ class TopK(Compressor):
         for rows in blocks(len(records), self.kept, out):
             values, packed = beside(records["values"][rows], out), beside(records["places"][rows], out)
             places = xp.minimum(self._places(packed, dim), dim - 1)  # whatever a bad record says
-            put_flat(out[rows, :], flat_places(places, dim), xp.astype(values, out.dtype, copy=False))
+            put_flat(out[rows, :], flat_places(places, dim), as_type(values, out.dtype))
         return out
 
     def sound(self, records: Array, dim: int) -> Bool[Array, " messages"]:
@@ -157,7 +157,7 @@ class TopK(Compressor):
 
     def _places(self, packed: UInt8[Array, "messages bytes"], dim: int) -> Int[Array, "messages kept"]:
         xp = namespace(packed)
-        return xp.astype(unpack_bits(packed, self.kept, _place_bits(dim)), xp.int64)
+        return as_type(unpack_bits(packed, self.kept, _place_bits(dim)), xp.int64)
 
 
 def _place_bits(dim: int) -> int:
@@ -172,7 +172,7 @@ def _largest(vectors: Float[Array, "rows dim"], kept: int) -> Integer[Array, "ro
     """
     xp, sizes, most = namespace(vectors), abs(vectors), vectors.shape[1] - kept
     order = np.argpartition(sizes, most, axis=1) if xp is np else xp.argsort(sizes, axis=1)  # which has no partition
-    return xp.sort(xp.astype(order[:, most:], xp.uint32), axis=1)
+    return xp.sort(as_type(order[:, most:], xp.uint32), axis=1)
 
 
 def _scaled(values: Array, scale: Any) -> Array:
