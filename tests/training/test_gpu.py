@@ -54,7 +54,11 @@ MEMORIES = {
     "momentum": {"memory": {"name": "momentum", "beta": 0.5}},
     "momentum, compressed": {"memory": {"name": "momentum"}, **TOP},
     "server_momentum": {"memory": {"name": "server_momentum"}, **SHARED},
-    "server_momentum, silent": {"memory": {"name": "server_momentum"}, "attack": {"name": "silent"}},
+    "server_momentum, silent": {
+        "memory": {"name": "server_momentum"},
+        "attack": {"name": "silent"},
+        "identities": "resampled",  # what was remembered of those who fall silent must stay
+    },
     "server_momentum, alone": {"memory": {"name": "server_momentum"}},
     "ef21": {"memory": {"name": "ef21"}, **TOP},
     "ef21, unbiased": {"memory": {"name": "ef21"}, **SHARED},

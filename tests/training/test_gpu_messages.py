@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from test_gpu import RUNS, WIDE, assert_same_as_on_the_cpu, paths, seen, trainer_of
@@ -12,10 +13,13 @@ from mpicoded.algorithms.attacks import Attack, MinMax, MinSum, NonFinite, Seen,
 from mpicoded.algorithms.component import known_with, members
 from mpicoded.algorithms.compressors import Compressor, NoCompression, Qsgd, RandK, Sign, TopK, base
 from mpicoded.algorithms.slices import LONG
+from mpicoded.data import layout
 from mpicoded.testing.attacks import STREAMS, see
 from mpicoded.testing.attacks import draw as drawn_messages
 from mpicoded.testing.vectors import draw, every_dtype, extremes, streams
 from mpicoded.training import route
+from mpicoded.training.loop import Trainer
+from mpicoded.transport.local import LocalTransport
 
 __all__ = ["paths"]  # a fixture
 
@@ -155,7 +159,7 @@ def test_of_forged_messages_none_leaves_the_gpu_of_one_process(paths, standin, m
 
 
 @pytest.mark.parametrize("run", ["compressor top_k", "compressor qsgd", "attack alie"])
-def test_faults_and_memories_still_work_on_the_cpu(paths, standin, monkeypatch, run):
+def test_faults_still_work_on_the_cpu(paths, standin, monkeypatch, run):
     more = {"faults": [{"name": "bit_flips", "ranks": [0]}]}
     monkeypatch.setitem(RUNS, "spoilt", ("linear", RUNS[run][1] | more))
     assert_same_as_on_the_cpu(paths, "spoilt")
@@ -182,21 +186,30 @@ class OfMean(Attack):
 
 
 @pytest.mark.parametrize("attack", [Negated(), OfMean()])
-def test_an_attack_of_a_plug_in_that_knows_numpy_only_gets_numpy_s(paths, standin, monkeypatch, attack):
+def test_an_attack_of_a_plug_in_that_knows_numpy_only_gets_numpy_s(paths, standin, attack):
     ends = []
     for device in ("cpu", "cuda"):
-        trainer = trainer_of(paths, "attack sign_flip", device)
-        trainer.uplink.adversary._on_gpu = known_with(attack, "on_gpu", "forge")
-        assert not trainer.uplink.adversary._on_gpu
-        experiment = type(trainer.experiment)(
-            **{name: getattr(trainer.experiment, name) for name in trainer.experiment.__struct_fields__}
-            | {"attack": attack}
-        )
-        trainer.uplink.adversary._experiment = experiment
-        trainer.settle()
+        experiment = trainer_of(paths, "attack sign_flip", device).experiment
+        told = msgspec.structs.replace(experiment, attack=attack)
+        trainer = Trainer(told, layout.describe(paths["linear"]), LocalTransport())
+        assert device == "cpu" or "from GPU to GPU" in trainer.settle()
         trainer.train()
         ends.append(trainer.parameters)
     np.testing.assert_allclose(*ends, 1e-12, 1e-12)
+
+
+@pytest.mark.parametrize("run", [name for name in ALL_RUNS if name.startswith("memory")])
+def test_what_is_remembered_there_is_what_the_cpu_remembers(paths, standin, run):
+    """Also of devices whose records are not usable, which no vote shows."""
+    there, here = (trainer_of(paths, run, device) for device in ("cuda", "cpu"))
+    for trainer in (there, here):
+        trainer.settle()
+        for round in range(4):
+            trainer._round(round)
+    states = [(trainer.uplink.state(), trainer.aggregation.state(np.ones(15, bool))) for trainer in (there, here)]
+    (devices, server), (expected, known) = states
+    np.testing.assert_allclose(devices, expected, 1e-10, 1e-10)
+    np.testing.assert_allclose(server["memory"], known["memory"], 1e-10, 1e-10)
 
 
 def test_a_compressor_of_a_plug_in_that_knows_numpy_only_gets_numpy_s(paths):
@@ -208,9 +221,8 @@ def test_a_compressor_of_a_plug_in_that_knows_numpy_only_gets_numpy_s(paths):
         on_gpu = True
 
     experiment = trainer_of(paths, "compressor top_k", "cpu").experiment
-    about = {name: getattr(experiment, name) for name in experiment.__struct_fields__}
     for part, why in ((Halved(kept=3), "works on the CPU"), (Told(kept=3), ""), (NoCompression(), "")):
-        assert route.works_on_cpu(type(experiment)(**about | {"compressor": part})).endswith(why)
+        assert route.works_on_cpu(msgspec.structs.replace(experiment, compressor=part)).endswith(why)
 
 
 def test_every_part_of_the_package_has_a_run():
