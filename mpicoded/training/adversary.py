@@ -150,10 +150,10 @@ class Adversary:
             return None
         liars, come = self._coding.messages(byzantine), self._coding.messages(alive)
         messages = namespace(honest).zeros((len(liars), honest.shape[1]), dtype=honest.dtype)
-        replace(messages, ~liars & come, honest)
         decoder, sums = self._coding.decoder(round), WHOLE if isinstance(honest, np.ndarray) else self._processor.sums
 
         def aggregate(forged: Array) -> Array:
+            replace(messages, ~liars & come, honest)
             replace(messages, liars & come, forged)
             coded = fetched(messages) if experiment.encoder.decodes else messages  # codes are decoded on the CPU
             mixed = decoder.decode(coded, come, generator(experiment.seed, "trial code", round)).votes
