@@ -87,7 +87,7 @@ def ranks(rounds: int) -> None:
             for name, (experiment, clock, parameters, parts, downlink) in ways.items():
                 records = vectors.view(experiment.compressor.layout(dim, np.float32)).ravel()
                 turn = Turn(round, devices, experiment.compressor, False)
-                clock.seconds[:] = 0
+                clock.reset()
                 comm.Barrier()
                 start = time.perf_counter()
                 parts.round(records, None, turn, 0)

@@ -1,7 +1,7 @@
 """Helpers for arrays of any library: NumPy, CuPy and whatever follows the array API standard."""
 
 from collections.abc import Callable
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 from typing import Any
 
@@ -23,6 +23,8 @@ def namespace(array: Array) -> Any:
 
 def as_floats(votes: Array) -> Array:
     """Votes of floats as they are; integers, which could hold no mean, as float64."""
+    if isinstance(votes, np.ndarray) and votes.dtype.kind == "f":  # the standard's question takes longer than a sum
+        return votes
     xp = namespace(votes)
     return votes if xp.isdtype(votes.dtype, "real floating") else xp.astype(votes, xp.float64)
 
@@ -45,14 +47,29 @@ def replace_unusable(
     in its place counts as one of the Byzantine votes that the rule tolerates. The votes are changed in place, wherever
     they are; ``arrived`` and what was bad are NumPy's.
     """
-    xp = namespace(votes)
     with np.errstate(over="ignore", invalid="ignore"):
-        norms = squared_lengths(votes)
-    usable = fetched(norms <= xp.finfo(votes.dtype).max / (16 * count))  # False for NaN as well
-    bad = ~usable & arrived
-    replaced = ~usable | ~arrived
-    clear(votes, replaced)
-    return votes, bad
+        unusable = ~short(votes, count)
+    clear(votes, unusable | ~arrived)
+    return votes, unusable & arrived
+
+
+def short(votes: Float[Array, "votes dim"], count: int) -> Bool[np.ndarray, " votes"]:
+    """Which votes are finite, and short enough that distances between ``count`` of them are. Floats may overflow."""
+    most = _longest(namespace(votes), votes.dtype, count)
+    found: Bool[np.ndarray, " votes"] = fetched(squared_lengths(votes) <= most)  # False for NaN as well
+    return found
+
+
+@cache
+def _longest(xp: Any, dtype: Any, count: int) -> float:
+    """Squared."""
+    return float(xp.finfo(dtype).max) / (16 * count)
+
+
+def clear(votes: Float[Array, "votes dim"], mask: Bool[np.ndarray, " votes"]) -> None:
+    """Set these votes to zero, wherever they are."""
+    if np.count_nonzero(mask):
+        votes[namespace(votes).asarray(mask, device=votes.device)] = 0
 
 
 def squared_lengths(vectors: Float[Array, "votes dim"]) -> Float[Array, " votes"]:
@@ -76,6 +93,9 @@ def picked(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"]) -> A
 
 def replace(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"], values: Any) -> None:
     """Put values into some of the rows, wherever they are; NumPy's, or such as are there."""
+    if isinstance(array, np.ndarray):
+        array[mask] = values
+        return
     xp = namespace(array)
     array[xp.asarray(np.flatnonzero(mask), device=array.device)] = xp.asarray(values, device=array.device)
 
@@ -123,12 +143,6 @@ def into_rows(function: Callable[..., Array], out: Array, values: Any, mask: Boo
         function(out, values, out=out, where=mask[:, None])
     else:
         out[...] = namespace(out).where(beside(mask, out)[:, None], function(out, values), out)
-
-
-def clear(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"]) -> None:
-    """Zero in some of the rows, wherever they are; the mask is NumPy's."""
-    if mask.any():
-        array[beside(mask, array)] = 0
 
 
 def flat_places(places: Any, dim: int) -> Any:

@@ -139,6 +139,7 @@ def members(choice: Any) -> dict[str, type[Component]]:
     return {cls.name(): cls for cls in classes}
 
 
+@functools.cache
 def nested(cls: type[Component]) -> dict[str, dict[str, type[Component]]]:
     """The fields of a component that are components themselves, each with the members that it may be."""
     found = {}

@@ -6,6 +6,7 @@ on any number of ranks.
 """
 
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 from zlib import crc32
 
@@ -14,17 +15,62 @@ import numpy as np
 from mpicoded.algorithms.shapes import Array, Float, Int, UInt32, UInt64
 
 _BLOCK = 4  # 64-bit words that one step of Philox's counter yields
+_HASH = 0x931E8875  # one of SeedSequence's constants
 _NOBODY = np.empty(0, np.int64)
 
 
-def _philox(seed: int, purpose: str, indices: tuple[int, ...]) -> np.random.Philox:
-    key = np.random.SeedSequence(seed, spawn_key=(crc32(purpose.encode()), *indices))
-    return np.random.Philox(key)
+def _sequence(seed: int, purpose: str, *indices: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence(seed, spawn_key=(crc32(purpose.encode()), *indices))
 
 
 def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
     """The generator of one stream, e.g. ``generator(seed, "permutation", round)``."""
-    return np.random.Generator(_philox(seed, purpose, indices))
+    return np.random.Generator(np.random.Philox(_sequence(seed, purpose, *indices)))
+
+
+def generators(seed: int, purpose: str, indices: range) -> Iterator[np.random.Generator]:
+    """The generators of streams that differ by one index, each to be used before the next: it is one, keyed anew.
+
+    Many take a fifth of the time that they take one by one.
+    """
+    if len(indices) == 1 or indices.stop > 1 << 32:  # larger indices are of another number of words
+        yield from (generator(seed, purpose, index) for index in indices)
+        return
+    found = generator(seed, purpose)
+    state = dict(found.bit_generator.state)
+    for key in _keys(seed, purpose, np.array(indices, np.uint32)):
+        state["state"] = state["state"] | {"key": key}
+        found.bit_generator.state = state
+        yield found
+
+
+def _keys(seed: int, purpose: str, indices: UInt32[Array, " indices"]) -> UInt64[Array, "indices 2"]:
+    """What SeedSequence(seed, spawn_key=(purpose, index)) makes of each index for Philox.
+
+    NumPy promises to keep that arithmetic (O'Neill 2015, "Developing a seed_seq alternative"). The index is the last
+    word mixed in: NumPy does all before it, once for all of them.
+    """
+    pool = list(_sequence(seed, purpose).pool[:, None])
+    words = max(len(pool), -(-seed.bit_length() // 32)) + 1  # mixed in so far, each into all of the pool
+    hashed = len(pool) ** 2 + len(pool) * (words - len(pool))
+    constant = 0x43B0D7E5 * pow(_HASH, hashed, 1 << 32) % (1 << 32)
+    for i, old in enumerate(pool):
+        found, constant = _hashed(indices, constant, _HASH)
+        pool[i] = _folded(old * np.uint32(0xCA01F9DD) - found * np.uint32(0x4973F715))
+    constant, state = 0x8B51F9DD, np.empty((len(indices), len(pool)), "<u4")
+    for i, mixed in enumerate(pool):
+        state[:, i], constant = _hashed(mixed, constant, 0x58F38DED)
+    return state.view("<u8").astype(np.uint64, copy=False)
+
+
+def _hashed(words: UInt32[Array, " words"], constant: int, factor: int) -> tuple[UInt32[Array, " words"], int]:
+    """SeedSequence's hash of each, and the constant for the next one."""
+    following = constant * factor % (1 << 32)
+    return _folded((words ^ np.uint32(constant)) * np.uint32(following)), following
+
+
+def _folded(words: UInt32[Array, " words"]) -> UInt32[Array, " words"]:
+    return words ^ (words >> np.uint32(16))
 
 
 class Streams(NamedTuple):
@@ -57,7 +103,7 @@ class Streams(NamedTuple):
         if len(ids) == 0:
             return np.empty((0, width), np.uint64)
         first, last = int(ids.min()), int(ids.max())
-        philox = _philox(self.seed, purpose, (self.round,))
+        philox = np.random.Philox(_sequence(self.seed, purpose, self.round))
         philox.advance(first * blocks)
         rows = philox.random_raw((last - first + 1) * blocks * _BLOCK).reshape(-1, blocks * _BLOCK)
         if len(ids) != len(rows) or (np.diff(ids) != 1).any():

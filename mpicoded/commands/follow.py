@@ -65,7 +65,8 @@ def _continues(seen: Results, result: Results) -> bool:
     both = min(len(seen.history["round"]), len(result.history["round"]))
     return seen.toml == result.toml and all(
         np.array_equal(seen.history[name][:both], result.history[name][:both], equal_nan=True)
-        for name in ("round", "loss")
+        for name in ("round", "loss", "test_loss")
+        if name in seen.history and name in result.history
     )
 
 

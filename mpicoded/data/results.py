@@ -187,10 +187,10 @@ def _equal(columns: dict[str, Array], name: str) -> dict[str, Array]:
 
 def _history(file: h5py.Group) -> dict[str, Array]:
     """Its columns. Raises ValueError where they are not rows of rounds one after another."""
-    always = ("round", "loss", "bytes_up", "bytes_down", "bytes_overhead", "seconds")
+    always = ("round", "bytes_up", "bytes_down", "bytes_overhead", "seconds")
     found = _equal(_group(file, "history"), "history")
     rows = len(found.get("round", ()))
-    for name in always if rows else always[:2]:
+    for name in always if rows else always[:1]:
         if name not in found:
             raise ValueError(f"it lacks history/{name}")
     if rows and (found["round"].dtype.kind not in "iu" or (np.diff(found["round"]) <= 0).any()):

@@ -9,7 +9,7 @@ from mpicoded.algorithms.arrays import beside, fetched, namespace, picked, repla
 from mpicoded.algorithms.attacks import Seen
 from mpicoded.algorithms.component import works_on_gpu
 from mpicoded.algorithms.processors import Processor
-from mpicoded.algorithms.randomness import Streams, generator
+from mpicoded.algorithms.randomness import Streams, generator, generators
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.algorithms.slices import WHOLE, told_sums
 from mpicoded.experiment import Experiment
@@ -17,16 +17,24 @@ from mpicoded.training.coding import Coding
 from mpicoded.training.tolerance import Tolerance
 from mpicoded.transport.base import Transport, block, block_starts, devices_on
 
+_ROUNDS = 32  # whose liars are drawn together
+
 
 def byzantine_devices(experiment: Experiment, round: int) -> Bool[Array, " devices"]:
     """Which devices are Byzantine in this round: the same draw on every rank."""
     draw = round if experiment.identities == "resampled" else 0
-    chosen = np.zeros(experiment.devices, bool)
+    return _drawn(experiment, range(draw, draw + 1))[0]
+
+
+def _drawn(experiment: Experiment, draws: range) -> Bool[Array, "draws devices"]:
+    """Those of several rounds."""
+    devices, byzantine = experiment.devices, experiment.byzantine
+    chosen = np.zeros((len(draws), devices), bool)
     if experiment.attack.places:
-        chosen[experiment.attack.place(experiment.devices, experiment.byzantine)] = True
+        chosen[:, experiment.attack.place(devices, byzantine)] = True
         return chosen
-    order = generator(experiment.seed, "byzantine", draw).permutation(experiment.devices)
-    chosen[order[: experiment.byzantine]] = True
+    for row, stream in zip(chosen, generators(experiment.seed, "byzantine", draws), strict=True):
+        row[stream.permutation(devices)[:byzantine]] = True
     return chosen
 
 
@@ -58,6 +66,9 @@ class Adversary:
         self.active, attack = experiment.attacked, experiment.attack
         # The server as attackers think of it.
         self._tolerance = Tolerance(experiment, coding, processor.sums) if self.active and attack.knows_rule else None
+        self._forges = self.active and attack.sends and not attack.tampers
+        self._everyone = np.ones(experiment.devices, bool)
+        self._drawn: tuple[range, Bool[Array, "draws devices"]] = range(0), self._everyone[None, :]
         self._heard = coding.each * (experiment.devices - experiment.byzantine), dim
         self._room: Array | None = None  # for the honest messages of all ranks, of this shape
         self._processor, self._on_gpu = processor, works_on_gpu(attack, "forge")
@@ -65,7 +76,12 @@ class Adversary:
 
     def byzantine(self, round: int) -> Bool[Array, " devices"]:
         """Which devices are Byzantine in this round."""
-        return byzantine_devices(self._experiment, round)
+        draw = round if self._experiment.identities == "resampled" else 0
+        if draw not in self._drawn[0]:  # of several rounds together: one costs little more alone
+            draws = range(draw, draw + _ROUNDS)
+            self._drawn = draws, _drawn(self._experiment, draws)
+        draws, drawn = self._drawn
+        return drawn[draw - draws.start]
 
     def mislabelled(self, round: int) -> Bool[Array, " messages"] | None:
         """Which of this rank's messages are computed on wrong targets; None: none of them."""
@@ -94,17 +110,18 @@ class Adversary:
         for what an attacker listens in on, not for traffic of the training. Messages on a GPU are forged there, if the
         attack can; else those that attackers see or change are fetched.
         """
-        if not self.active or self._experiment.attack.tampers or not self._experiment.attack.sends:
+        if not self._forges:
             return
         byzantine = self.byzantine(round)
         mine, there = self._mine(byzantine), self._on_gpu and not isinstance(messages, np.ndarray)
         honest = self._listen(messages, byzantine, there) if self._experiment.attack.colludes else None
-        if mine.any():
-            # Not the devices of ranks that have died.
-            alive = devices_on(self._transport.present, self._experiment.devices)
+        if np.count_nonzero(mine):
+            present, alive = self._transport.present, self._everyone
+            if np.count_nonzero(present) < len(present):
+                alive = devices_on(present, len(alive))  # not the devices of ranks that have died
             trial = self._trial(byzantine, alive, honest, round)
             sums = self._processor.sums if there else WHOLE
-            seen = Seen(self._coding.each * int(alive.sum()), honest, trial, sums)
+            seen = Seen(self._coding.each * int(np.count_nonzero(alive)), honest, trial, sums)
             own = rows(messages, np.flatnonzero(mine)) if there else picked(messages, mine)
             replace(messages, mine, self._experiment.attack.forge(own, seen, self._streams(mine, round)))
 

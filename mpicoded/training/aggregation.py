@@ -79,7 +79,7 @@ class AtRoot:
             self.server.note(turn.round, gathered.arrived, received.bad, received.saturated)
         outcome = combiner.combine(received.messages, received.usable, gathered.arrived, turn.round)
         self.server.step(outcome, combiner.vote, turn.round)
-        return int(gathered.arrived.sum()) * (int(gathered.records.nbytes) // len(gathered.arrived))
+        return int(np.count_nonzero(gathered.arrived)) * (int(gathered.records.nbytes) // len(gathered.arrived))
 
     def _where(self, records: Array) -> tuple[()] | tuple[Array]:
         """Where the records of all devices are to go, which are as these; empty: anywhere."""

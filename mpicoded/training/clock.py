@@ -2,8 +2,6 @@
 
 from time import perf_counter
 
-import numpy as np
-
 from mpicoded.algorithms.shapes import Array
 
 PHASES = (
@@ -48,7 +46,7 @@ class Clock:
     """Adds up seconds by phase; phases do not nest."""
 
     def __init__(self) -> None:
-        self.seconds = np.zeros(len(PHASES))
+        self.seconds = [0.0] * len(PHASES)  # a list: to add to a number of an array would take as long as some phases
         self.entered = 0  # phases so far
         self.current = ""  # that it is in
         self._phases = {name: Phase(self, name, column) for column, name in enumerate(PHASES)}
@@ -56,6 +54,10 @@ class Clock:
     def phase(self, name: str) -> "Phase":
         """To time a block."""
         return self._phases[name]
+
+    def reset(self) -> None:
+        """Begin at zero again."""
+        self.seconds[:] = [0.0] * len(PHASES)
 
     def outside(self) -> float:
         """Seconds spent in what is not part of a round."""

@@ -13,6 +13,7 @@ from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment, check_votes
 
 _ALWAYS = -1  # instead of a round: all of them
+_NUMBERS = 1 << 18  # at most, that an allocation is asked for together
 
 
 class Even(NamedTuple):
@@ -23,19 +24,26 @@ class Even(NamedTuple):
 
 
 class Coding:
-    """Encoder and allocation together. Where devices send several messages, these are ordered by device."""
+    """Encoder and allocation together. Where devices send several messages, these are ordered by device.
 
-    def __init__(self, experiment: Experiment, subsets: int) -> None:
-        self._experiment, self.subsets = experiment, subsets
+    ``ahead``: of how many rounds the allocation is asked together, since several cost little more than one.
+    """
+
+    def __init__(self, experiment: Experiment, subsets: int, ahead: int = 1) -> None:
+        self._experiment, self.subsets, self._most = experiment, subsets, ahead
         self.each = 1  # how many messages a device sends in a round
         self._decoder: Decoder | None = None
         self._round = -1
         self._corrupted: dict[int, int] = {}
         # Only devices ask otherwise, once: no reason to hold what may be as large as the data.
         self._keeps = experiment.encoder.decodes or (experiment.attacked and experiment.attack.spoils is not None)
+        encoder, allocation = experiment.encoder, experiment.allocation
+        self._even = known_with(encoder, "even_weight", "code") and encoder.even_weight(1) is not None
+        self._knows_even = known_with(allocation, "even", "assignment")
+        self._asked: tuple[tuple[int, int], range, Int[Array, "rounds devices held"] | None] | None = None
         self._last: tuple[int, Bool[Array, "devices subsets"]] | None = None
         self._weighed: tuple[tuple[int, bytes], Float[Array, " arrived"]] | None = None
-        self._load: tuple[int, Int[Array, " devices"]] | None = None
+        self._load: tuple[int, Int[Array, " devices"], int] | None = None  # of each device, and in all
         if experiment.encoder.decodes:
             self.each = experiment.encoder.messages(self.assignment(0))
 
@@ -47,7 +55,7 @@ class Coding:
             return self._last[1]
         assignment = experiment.allocation.assignment(experiment.devices, self.subsets, draw, experiment.seed)
         if self._load is None or self._load[0] != _ALWAYS:
-            self._load = draw, assignment.sum(axis=1)
+            self._count(draw, assignment.sum(axis=1))
         if self._keeps:
             self._last = draw, assignment
         return assignment
@@ -56,29 +64,46 @@ class Coding:
         """What devices first … stop-1 compute in this round, where all compute as much and every subset as often."""
         experiment = self._experiment
         encoder, allocation = experiment.encoder, experiment.allocation
-        if not known_with(encoder, "even_weight", "code") or encoder.even_weight(1) is None:
+        if not self._even:
             return None
-        draw, held = round if allocation.varies else 0, None
-        if known_with(allocation, "even", "assignment"):
-            held = allocation.even(experiment.devices, self.subsets, draw, experiment.seed, first, stop)
+        held = self._ahead(round if allocation.varies else 0, first, stop) if self._knows_even else None
         if held is None:
             assignment = self.assignment(round)
             if np.ptp(assignment.sum(axis=1)) or np.ptp(assignment.sum(axis=0)):
                 return None
             held = np.nonzero(assignment[first:stop])[1].reshape(stop - first, -1)
+        if self._load is None or self._load[0] != _ALWAYS:
+            self._count(_ALWAYS, np.full(experiment.devices, held.shape[1]))
         weight = encoder.even_weight(held.shape[1])
         return None if weight is None else Even(held, weight)
 
-    def load(self, round: int) -> Int[Array, " devices"]:
-        """How many subset gradients each device computes in this round, where it looks at one place only."""
+    def _ahead(self, draw: int, first: int, stop: int) -> Int[Array, "devices held"] | None:
+        """What the allocation's ``even`` says."""
+        experiment, key = self._experiment, (first, stop)
+        if self._asked is None or self._asked[0] != key or draw not in self._asked[1]:
+            rounds = range(draw, draw + 1)
+            if experiment.allocation.varies:
+                most = max(1, min(self._most, _NUMBERS // max(1, (stop - first) * self.subsets)))
+                rounds = range(draw, max(draw + 1, min(draw + most, experiment.rounds)))
+            held = experiment.allocation.even(experiment.devices, self.subsets, rounds, experiment.seed, first, stop)
+            self._asked = key, rounds, held
+        _, rounds, held = self._asked
+        return None if held is None else held[draw - rounds.start]
+
+    def computed(self, round: int, there: Bool[Array, " devices"] | None = None) -> int:
+        """How many subset gradients all devices, or those that are ``there``, compute in this round."""
         draw = round if self._experiment.allocation.varies else 0
-        if self._load is None or self._load[0] not in (_ALWAYS, draw):
-            even = self.even(round, 0, 1)
-            if even is not None:
-                self._load = _ALWAYS, np.full(self._experiment.devices, even.subsets.shape[1])
-            elif self._load is None or self._load[0] != draw:
-                self._load = draw, self.assignment(round).sum(axis=1)
-        return self._load[1]
+        known = (_ALWAYS, draw)
+        if self._load is None or self._load[0] not in known:
+            self.even(round, 0, 1)
+        if self._load is None or self._load[0] not in known:
+            self.assignment(round)
+        assert self._load is not None
+        _, load, total = self._load
+        return total if there is None else int(load[there].sum())
+
+    def _count(self, draw: int, load: Int[Array, " devices"]) -> None:
+        self._load = draw, load, int(load.sum())
 
     def decoder(self, round: int) -> Decoder:
         """How this round's messages become votes: the same in all rounds of a fixed allocation."""
@@ -147,9 +172,9 @@ class Coding:
         """Which messages come from the devices of a mask."""
         return mask if self.each == 1 else np.repeat(mask, self.each)
 
-    def all_of(self, mask: Bool[Array, " messages"]) -> Bool[Array, " devices"]:
-        """Which devices have all of their messages in a mask."""
-        return mask if self.each == 1 else mask.reshape(-1, self.each).all(axis=1)
+    def any_of(self, mask: Bool[Array, " messages"]) -> Bool[Array, " devices"]:
+        """Which devices have any of their messages in a mask."""
+        return mask if self.each == 1 else mask.reshape(-1, self.each).any(axis=1)
 
     def total(self, counts: Int[Array, " messages"]) -> Int[Array, " devices"]:
         """The sum over each device's messages."""

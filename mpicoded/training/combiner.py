@@ -52,6 +52,7 @@ class Combiner:
         self._processor, self._sums = processor, processor.sums if sums is WHOLE else sums
         self.leaves_out = experiment.transport.incomplete
         self.fewest = coding.fewest() if self.leaves_out else 0  # devices
+        self._everyone = np.ones(experiment.devices, bool)
         dtype = np.dtype(experiment.compute.dtype)
         self._vote, self._previous = Twin(processor, columns, dtype), Twin(processor, columns, dtype)
         self.suspicion = Suspicion(experiment.devices)
@@ -90,7 +91,8 @@ class Combiner:
                 there = self._coding.messages(arrived)
                 decoded = decoded._replace(votes=self._coding.come(decoded.votes, round, arrived))
             votes = processor.put(decoded.votes)
-            decoded = decoded._replace(votes=votes)
+            if votes is not decoded.votes:
+                decoded = decoded._replace(votes=votes)
         if np.count_nonzero(arrived) < self.fewest:
             self.tolerance.skip(decoded)
             return Outcome(False, undecoded)
@@ -108,7 +110,7 @@ class Combiner:
             self._vote.computed()
             self._previous.follow(self._vote)
         with clock.phase("suspect"):
-            scored = arrived if self.leaves_out else np.ones(experiment.devices, bool)
+            scored = arrived if self.leaves_out else self._everyone
             self.suspicion.note(messages, self._vote.beside(messages), usable, decoded.accused, scored, sums)
         return Outcome(True, undecoded)
 

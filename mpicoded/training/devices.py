@@ -12,7 +12,7 @@ from mpicoded.algorithms.models import Model
 from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.products import Rows, worth_gathering
 from mpicoded.algorithms.randomness import Streams
-from mpicoded.algorithms.shapes import Array, Float, Int
+from mpicoded.algorithms.shapes import Array, Bool, Float, Int
 from mpicoded.data.shards import Shards, Work
 from mpicoded.experiment import Experiment
 from mpicoded.training.adversary import Spoiled
@@ -83,9 +83,9 @@ class Devices:
         self._gradients, self._clock = gradients, clock
         self._dtype, self._keys = np.dtype(experiment.compute.dtype), np.arange(first, stop)
         self._weights, self._starts = np.empty(0, self._dtype), np.zeros(1, np.int64)  # of equal messages
-        self._plans: dict[bool, Plan] = {}
+        self._plans: dict[bool, tuple[int, Plan]] = {}  # and of which round, by whether they draw
         self._room: dict[str, Array] = {}  # messages, by what they are for
-        self._last_work: dict[bool, tuple[bytes, Work, Int[Array, " subsets"]]] = {}
+        self._last_work: dict[bool, tuple[bytes, Work, Int[Array, " subsets"] | None]] = {}
 
     def plan(self, round: int, whole: bool = False) -> Plan:
         """Which subsets to compute and how to combine them; the same in all rounds of a fixed allocation.
@@ -94,9 +94,10 @@ class Devices:
         """
         with self._clock.phase("plan"):
             draws = self._experiment.data.batch_size is not None and not whole
-            if draws not in self._plans or self._experiment.allocation.varies:
-                self._plans[draws] = self._new_plan(round, draws)
-            return self._plans[draws]
+            made = self._plans.get(draws)
+            if made is None or (made[0] != round and self._experiment.allocation.varies):
+                self._plans[draws] = made = round, self._new_plan(round, draws)
+            return made[1]
 
     def messages(
         self,
@@ -133,13 +134,16 @@ class Devices:
         if even is None:
             assignment = self._coding.assignment(round)
             code = self._experiment.encoder.code(assignment, self.first, self.stop)
-            work, row = self._work(np.flatnonzero(assignment[self.first : self.stop].any(axis=0)), draws)
+            wanted = assignment[self.first : self.stop].any(axis=0)
             weights, keys = code.rows._replace(values=code.rows.values.astype(self._dtype, copy=False)), code.keys
         else:
-            work, row = self._work(np.flatnonzero(np.bincount(even.subsets.ravel())), draws)
+            wanted = np.zeros(self._coding.subsets, bool)
+            wanted[even.subsets] = True
             weights, keys = self._even(even), self._keys
+        work, row = self._work(wanted, draws)
         # The order of a message's subsets stays, so that it is the same sum whatever else this rank computes.
-        weights = weights._replace(columns=row[weights.columns], width=len(work.subsets))
+        columns = weights.columns if row is None else row[weights.columns]
+        weights = Rows(weights.values, columns, weights.starts, len(work.subsets), weights.gathered)
         return Plan(work, weights, self._gradients.processor.matrix(weights), keys, draws)
 
     def _even(self, even: Even) -> Rows:
@@ -152,17 +156,19 @@ class Devices:
         gathered = self._gradients.dim > 1 and worth_gathering(numbers, self._experiment.rounds)
         return Rows(self._weights, even.subsets.ravel(), self._starts, self._coding.subsets, gathered)
 
-    def _work(self, wanted: Int[Array, " wanted"], draws: bool) -> tuple[Work, Int[Array, " subsets"]]:
-        """What to compute, and at which row of the gradients the subset of each number will be.
+    def _work(self, wanted: Bool[Array, " subsets"], draws: bool) -> tuple[Work, Int[Array, " subsets"] | None]:
+        """What to compute, and at which row of the gradients the subset of each number will be; None: at its number.
 
         Often the same subsets are wanted as in the round before, though by other devices.
         """
         last = self._last_work.get(draws)
         if last is None or last[0] != wanted.tobytes():
-            work = self._gradients.shards.work(wanted, self._experiment.data.batch_size if draws else None)
-            row = np.empty(int(wanted.max(initial=-1)) + 1, np.int64)
-            row[work.subsets] = np.arange(len(wanted))
-            self._last_work[draws] = last = wanted.tobytes(), work, row
+            batch_size = self._experiment.data.batch_size if draws else None
+            work = self._gradients.shards.work(np.flatnonzero(wanted), batch_size)
+            row = np.zeros(len(wanted), np.int64)
+            row[work.subsets] = np.arange(len(work.subsets))
+            in_place = np.array_equal(work.subsets, np.arange(len(wanted)))
+            self._last_work[draws] = last = wanted.tobytes(), work, None if in_place else row
         return last[1:]
 
 

@@ -18,12 +18,14 @@ class Measured(NamedTuple):
     """What the server knows after the ranks have evaluated their subsets."""
 
     values: dict[str, float]
-    exponent: int | None  # of the grid for the sum of gradients; None: one of them is not finite
+    exponent: int | None  # of the grid for the sum of gradients; None: there are none, or one of them is not finite
     extra: Float[Array, "present numbers"]  # what the ranks have told beside
 
 
 class Evaluator:
     """Evaluates the subsets that fall to this rank; the server puts the numbers together in subset order.
+
+    ``whole``: the subsets at all, and not the test split alone.
 
     ``holders``: which subsets each rank's devices hold. What no rank that takes part holds, the lowest one reads.
     ``test``: this rank's part of the test split, where all take part; where some do not, the others read theirs.
@@ -36,7 +38,9 @@ class Evaluator:
         gradients: Gradients,
         holders: Bool[Array, "ranks subsets"],
         test: Shards | None,
+        whole: bool,
     ) -> None:
+        self._whole = whole
         self._transport, self._description, self._processor = transport, description, gradients.processor
         self._gradients, self._holders, self._test = gradients, holders, test
         self._tested = test  # those that are there share the whole of it
@@ -50,11 +54,11 @@ class Evaluator:
         """Everything but the norm, at the server; ``extra`` numbers of each rank travel with it. An order's work."""
         self._split()
         parameters = self._processor.put(parameters)
-        found = self._at(round, parameters)
+        found = self._at(round, parameters) if self._whole else []
         largest = [_largest(gradients) for gradients, _ in found]
         tested, correct = self._on_test_split(parameters)
-        told = np.concatenate([[np.max(largest), correct], extra])
-        own = np.concatenate([self._processor.fetch(losses) for _, losses in found])
+        told = np.concatenate([[np.max(largest, initial=0), correct], extra])
+        own = np.concatenate([np.empty(0), *(self._processor.fetch(losses) for _, losses in found)])
         counts = np.stack([self._counts, self._blocks, len(told) * self._transport.present])
         row = np.concatenate([own[self._order], tested, told])
         rows = self._transport.collect(row, counts.sum(axis=0))
@@ -62,16 +66,18 @@ class Evaluator:
             return None
         kind = np.repeat(np.tile(np.arange(3), counts.shape[1]), counts.T.ravel())  # rank by rank
         about = rows[kind == 2].reshape(-1, len(told))
-        losses = np.empty(self._description.subsets)
-        losses[self._subset_of_row] = rows[kind == 0]
-        values = {"loss": float(np.mean(losses))}
-        if self._description.optimum_loss is not None:
-            values["suboptimality"] = values["loss"] - self._description.optimum_loss
+        values: dict[str, float] = {}
+        if self._whole:
+            losses = np.empty(self._description.subsets)
+            losses[self._subset_of_row] = rows[kind == 0]
+            values["loss"] = float(np.mean(losses))
+            if self._description.optimum_loss is not None:
+                values["suboptimality"] = values["loss"] - self._description.optimum_loss
         if self._test is not None:
             values["accuracy"] = float(about[:, 1].sum() / self._description.test_samples)
             values["test_loss"] = float(rows[kind == 1].sum() / self._description.test_samples)
         most = float(np.max(about[:, 0]))
-        exponent = grid_exponent(most, self._description.subsets) if np.isfinite(most) else None
+        exponent = grid_exponent(most, self._description.subsets) if self._whole and np.isfinite(most) else None
         return Measured(values, exponent, about[:, 2:])
 
     def gradient_norm(self, round: int, parameters: Float[Array, " dim"], exponent: int) -> float | None:
@@ -91,6 +97,8 @@ class Evaluator:
             return
         there = np.flatnonzero(present)
         evaluator = there[evaluators(self._holders[there])]
+        if not self._whole:
+            evaluator = evaluator[:0]
         mine = np.flatnonzero(evaluator == self._transport.rank)
         own = np.isin(mine, self._gradients.shards.subsets)
         self._parts = [(self._gradients, self._gradients.shards.work(mine[own]))]

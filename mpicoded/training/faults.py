@@ -42,7 +42,10 @@ class Faults:
         saturated: Int[Array, " devices"],
     ) -> None:
         """Take in a round (counted from 0)."""
-        self.saturated += int(saturated[arrived].sum())
+        if np.count_nonzero(saturated):
+            self.saturated += int(saturated[arrived].sum())
+        if not np.count_nonzero(bad) and np.count_nonzero(arrived) == len(arrived):  # as in nearly all rounds
+            return
         self.bad += bad
         self.missing += ~arrived
         wrong = bad & arrived if self.leaves_out else bad | ~arrived

@@ -53,8 +53,11 @@ class History:
 
     def count(self, gradients: int, up: int, down: int, saturated: int) -> None:
         """What a round took: subset gradients, bytes of records and of what devices were told, numbers cut in that."""
-        for name, more in (("gradients", gradients), ("up", up), ("down", down), ("saturated", saturated)):
-            self._counts[name] += more
+        counts = self._counts
+        counts["gradients"] += gradients
+        counts["up"] += up
+        counts["down"] += down
+        counts["saturated"] += saturated
 
     def append(
         self, round: int, values: dict[str, float], seconds: float, faults: Faults, scores: Float[Array, " devices"]

@@ -78,8 +78,10 @@ class Trainer:
             description.features, description.classes, generator(experiment.seed, "initial")
         ).astype(dtype)
         gradients = Gradients(experiment.model, samples.shards, dim, description.classes)
-        self._evaluator = Evaluator(transport, description, gradients, samples.holders, samples.test)
-        self._coding = coding = Coding(experiment, description.subsets)
+        whole = experiment.evaluate == "all"
+        self._evaluator = Evaluator(transport, description, gradients, samples.holders, samples.test, whole)
+        # The server is waited for. The others plan while they wait for it, for no longer than that takes (see _step).
+        self._coding = coding = Coding(experiment, description.subsets, 32 if transport.leads else 2)
         self._processor = gradients.processor
         self.devices = Devices(experiment, coding, first, stop, gradients, self.clock)
         where = self._processor  # of messages, until they are sent
@@ -126,8 +128,8 @@ class Trainer:
         At the server ``report`` gets each row of the history, ``tick`` the rounds done and the faults.
         """
         try:
-            # A diverging run is a result, not a reason for warnings from every rank.
-            with np.errstate(over="ignore", invalid="ignore"):
+            # A diverging run is a result, not a reason for warnings from every rank; a bad record may hold anything.
+            with np.errstate(all="ignore"):
                 return self._lead(report, tick, keeper) if self.transport.leads else self._follow()
         except BaseException as error:
             error.add_note(self.where)
@@ -142,23 +144,26 @@ class Trainer:
         start = perf_counter()
         for round in range(self.round, self.experiment.rounds + 1):
             self.round, self.where = round, f"after round {round}"
-            seconds = self.history.seconds + perf_counter() - start - self.clock.outside()
             wish = keeper.wish(round) if keeper is not None else Wish.GO_ON
             if keeper is not None and wish is not Wish.GO_ON:
                 with self.clock.phase("write"):
-                    keeper.keep(round, self.state(seconds))
+                    keeper.keep(round, self.state(self._seconds(start)))
             if wish is Wish.STOP:
                 self._order(Kind.END, False)
                 return False
             last = round == self.experiment.rounds
             if last or round % self.experiment.evaluate_every == 0:
-                self._evaluate(round, seconds, last, report)
+                self._evaluate(round, self._seconds(start), last, report)
             if not last:
                 self.where = f"in round {round + 1}"
                 self._round(round)
                 tick(round + 1, self.server.faults if self.server is not None else None)
         self._order(Kind.END, True)
         return True
+
+    def _seconds(self, start: float) -> float:
+        """That rounds have taken, those of this process since ``start``."""
+        return self.history.seconds + perf_counter() - start - self.clock.outside()
 
     def _follow(self) -> bool:
         while (order := self.transport.hear()).kind is not Kind.END:
@@ -250,11 +255,12 @@ class Trainer:
         self._mishaps.delay(round, perf_counter() - before_work)
         records, sent = self.uplink.pack(messages, before, plan.keys, turn, nonce)
         up = self.aggregation.round(records, sent, turn, nonce)
+        if not self.transport.leads and round + 1 < self.experiment.rounds:  # while the server still works
+            self.devices.plan(round + 1, self._turn(round + 1).whole)
         if self.server is not None:
-            load, told = self._coding.load(round), self.experiment.devices
-            if not self.transport.present.all():
-                load, told = load[self._told()], int(self._told().sum())
-            gradients = (1 + turn.looks_back) * int(load.sum())
+            there = None if np.count_nonzero(self.transport.present) == self.transport.size else self._told()
+            told = self.experiment.devices if there is None else int(there.sum())
+            gradients = (1 + turn.looks_back) * self._coding.computed(round, there)
             self.history.count(gradients, up, told * self.downlink.nbytes, self.downlink.saturated)
 
     def _turn(self, round: int) -> Turn:
@@ -277,13 +283,14 @@ class Trainer:
         return devices_on(self.transport.present, self.experiment.devices)
 
     def measure(self) -> dict[str, float]:
-        """Loss, accuracy and gradient norm at the parameters. Only the server asks for it, of all ranks."""
+        """What there is of loss, accuracy and gradient norm. Only the server asks for it, of all ranks."""
         found: Measured = self._order(Kind.LOSSES)
         there = self.transport.present
         self._about_ranks[there] = found.extra
-        if found.exponent is None:
-            return found.values | {"gradient_norm": float("nan")}
-        return found.values | {"gradient_norm": self._order(Kind.GRADIENT, found.exponent)}
+        if self.experiment.evaluate == "test":
+            return found.values
+        norm = float("nan") if found.exponent is None else self._order(Kind.GRADIENT, found.exponent)
+        return found.values | {"gradient_norm": norm}
 
     def _about_this_rank(self) -> Float[Array, " numbers"]:
         unit = 1 if sys.platform == "darwin" else 1024

@@ -22,24 +22,23 @@ class Mishaps:
 
     def die(self, round: int) -> None:
         """Die, where that is this rank's part."""
-        if any(fault.kills for fault in self._striking(round)):
+        if self._faults and any(fault.kills for fault in self._striking(round)):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def delay(self, round: int, seconds: float) -> None:
         """Be as slow as this rank is, at what has taken so long."""
-        longer = sum(fault.delay(seconds) for fault in self._striking(round))
-        if longer > 0:
+        if self._faults and (longer := sum(fault.delay(seconds) for fault in self._striking(round))) > 0:
             with self._clock.phase("compute"):
                 time.sleep(longer)
 
     def corrupt(self, messages: Float[Array, "messages dim"], round: int, first: int) -> None:
         """Change messages in place, the first of which has this number among all."""
-        for fault in self._striking(round):
+        for fault in self._striking(round) if self._faults else ():
             fault.corrupt(messages, Streams(self._seed, round, first + np.arange(len(messages))))
 
     def silence(self, round: int) -> bool:
         """Whether this rank's devices send nothing."""
-        return any(fault.silences for fault in self._striking(round))
+        return bool(self._faults) and any(fault.silences for fault in self._striking(round))
 
     def _striking(self, round: int) -> list[Fault]:
         return [fault for fault in self._faults if fault.strikes(self._rank, round + 1)]

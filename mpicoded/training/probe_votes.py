@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mpicoded.algorithms.component import VotesTaker, nested
+from mpicoded.algorithms.component import Component, VotesTaker, nested
 from mpicoded.algorithms.processors import Processor, processor
 from mpicoded.algorithms.shapes import Array, Float
 from mpicoded.algorithms.slices import WHOLE, Sums
@@ -84,9 +84,10 @@ def timed(
     start = perf_counter()
     while not rows or (len(rows) < _CALLS and perf_counter() - start < _SECONDS):
         before()
-        clock.seconds[:], begin = 0, perf_counter()
+        clock.reset()
+        begin = perf_counter()
         call()
-        outside = perf_counter() - begin - float(clock.seconds.sum())
+        outside = perf_counter() - begin - sum(clock.seconds)
         rows.append(np.append(clock.seconds, outside))
     found: list[float] = np.median(rows, axis=0).tolist()
     return dict(zip(PHASES, found[:-1], strict=True)), found[-1]
@@ -180,7 +181,8 @@ def _fewer(experiment: Experiment, votes: int) -> Experiment:
 
     def scaled(part: Any) -> Any:
         fields = {"byzantine": max(0, part.byzantine * votes // experiment.devices - 2)} if _told(part) else {}
-        inside = {name: scaled(getattr(part, name)) for name in nested(type(part))}
+        cls: type[Component] = type(part)
+        inside = {name: scaled(getattr(part, name)) for name in nested(cls)}
         return msgspec.structs.replace(part, **fields, **inside)
 
     filters, aggregator = tuple(map(scaled, experiment.filters)), scaled(experiment.aggregator)

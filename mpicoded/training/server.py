@@ -102,7 +102,7 @@ class Server:
         saturated: Int[Array, " messages"],
     ) -> None:
         """Take in what was wrong with the messages of a round."""
-        self.faults.note(round, arrived, ~self._coding.all_of(~bad), self._coding.total(saturated))
+        self.faults.note(round, arrived, self._coding.any_of(bad), self._coding.total(saturated))
 
     def step(self, outcome: Outcome, vote: Float[Array, " dim"], round: int) -> None:
         """Change the parameters in place, if there is a vote."""

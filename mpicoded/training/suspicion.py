@@ -45,7 +45,7 @@ class Suspicion:
         ``sums``: over all coordinates, where these are some of them. The vote is in the same memory as the messages.
         """
         devices = len(self._squares)
-        if not usable.any():
+        if not np.count_nonzero(usable):
             return
         if accused is not None:
             self._score()

@@ -12,6 +12,7 @@ class Told(NamedTuple):
     """What the headers of all ranks say."""
 
     counts: Int[Array, " ranks"]  # of records
+    starts: Int[Array, " ranks"]  # of each rank's among all
     arrived: Bool[Array, " devices"] | None  # None: of all devices
     wish: int  # the largest
 
@@ -19,7 +20,7 @@ class Told(NamedTuple):
 class Headers:
     """Those of the ranks among which some devices are divided. Most rounds have the same but for their number.
 
-    ``everyone``: room for those of all ranks, at the server.
+    ``everyone``: room for those of all ranks, at the server. ``everyone_sends``: of all devices, as in most rounds.
     """
 
     def __init__(self, devices: int, rank: int, size: int) -> None:
@@ -33,11 +34,17 @@ class Headers:
         for bits, mask in zip(self._complete["sent"], self._exists, strict=True):
             pack_bits(mask, bits)
         self._mine = self._complete[rank : rank + 1]
+        self._usual = Told(self._sizes, np.cumsum(self._sizes) - self._sizes, None, 0)
+        self.everyone_sends = np.ones(devices, bool)
+        self.everyone_sends.flags.writeable = False
+        # Fields as arrays of their own: a field is found by its name in as long as a short header takes to travel.
+        self._own_round, self._own_wish = self._own["round"], self._own["wish"]
+        self._complete_round = self._complete["round"]
 
     def own(self, round: int, wish: int, sent: Bool[Array, " records"] | None) -> Array:
         """This rank's. ``sent``: which of its devices send; None: all of them."""
         self._own[...] = self._mine
-        self._own["round"], self._own["wish"] = round, wish
+        self._own_round[0], self._own_wish[0] = round, wish
         if sent is not None:
             self._own["count"] = np.count_nonzero(sent)
             pack_bits(sent, self._own["sent"][0])
@@ -46,13 +53,14 @@ class Headers:
     def read(self, round: int) -> Told:
         """What those of ``everyone`` say. Raises RuntimeError where one is of another round, or contradicts itself."""
         everyone = self.everyone
-        self._complete["round"] = round
+        self._complete_round[...] = round
         if everyone.tobytes() == self._complete.tobytes():
-            return Told(self._sizes, None, 0)
+            return self._usual
         counts, largest = everyone["count"].astype(np.int64), self._exists.shape[1]
         bits = np.unpackbits(everyone["sent"], axis=1, count=largest, bitorder="little")
         sent = bits.astype(bool) & self._exists
         if (everyone["round"] != round).any() or (sent.sum(axis=1) != counts).any():
             raise RuntimeError(f"in round {round} the ranks sent these rounds and counts: {everyone.tolist()}")
         arrived = sent[self._exists]
-        return Told(counts, None if arrived.all() else arrived, int(everyone["wish"].max()))
+        told = None if arrived.all() else arrived
+        return Told(counts, np.cumsum(counts) - counts, told, int(everyone["wish"].max()))

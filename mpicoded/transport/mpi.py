@@ -73,6 +73,7 @@ class MpiTransport:
         self.lost: list[Loss] = []
         self.wish = self.heard = 0
         self._order = np.zeros(1, order_layout(self.size))
+        self._numbers = [self._order[name] for name in Order._fields]  # in its memory
         self._headers: Headers | None = None  # of the last gather
         self._received = np.empty(0, np.uint8)
         self._dense = np.empty(0, np.uint8)  # as many records as were sent, where some devices were silent
@@ -114,23 +115,23 @@ class MpiTransport:
         if sent is not None:
             records = records[sent]
         if self.rank != 0:
-            self._gatherv(records, None, None)
+            self._gatherv(records, None, None, None)
             return None
-        counts, arrived, wish = headers.read(round)
+        counts, starts, arrived, wish = headers.read(round)
         self.heard = max(self.heard, wish)
         if out is None:
             if self._received.size < devices * records.itemsize:  # records of some rounds may be larger than of others
                 self._received = np.empty(devices * records.itemsize, np.uint8)
             out = self._received[: devices * records.itemsize].view(records.dtype)
         if arrived is None:
-            self._gatherv(records, counts, out)
-            return Gathered(out, np.ones(devices, bool))
+            self._gatherv(records, counts, starts, out)
+            return Gathered(out, headers.everyone_sends)
         if not isinstance(out, np.ndarray):
             raise RuntimeError(f"in round {round} devices are silent, but messages go from GPU to GPU")
         if self._dense.size < out.nbytes:
             self._dense = np.empty(out.nbytes, np.uint8)
         dense = self._dense[: int(counts.sum()) * records.itemsize].view(records.dtype)
-        self._gatherv(records, counts, dense)
+        self._gatherv(records, counts, starts, dense)
         out[arrived] = dense
         return Gathered(out, arrived)
 
@@ -207,7 +208,7 @@ class MpiTransport:
             out = None
         elif out is None:
             out = np.empty((int(counts.sum()), *rows.shape[1:]), rows.dtype)
-        self._gatherv(rows, counts, out)
+        self._gatherv(rows, counts, np.cumsum(counts) - counts, out)
         return out
 
     def patient(self, devices: int, patience: Patience) -> Transport:
@@ -253,19 +254,17 @@ class MpiTransport:
         MPI.COMM_WORLD.Abort(code)
 
     def _write(self, order: Order) -> None:
-        for name, value in zip(Order._fields, order, strict=True):
-            self._order[name] = value
+        for number, value in zip(self._numbers, order, strict=True):
+            number[0] = value
 
     def _read(self) -> Order:
-        kind, round, value = (int(self._order[name][0]) for name in Order._fields)
+        kind, round, value = (int(number[0]) for number in self._numbers)
         return Order(Kind(kind), round, value)
 
-    def _gatherv(self, rows: Array, counts: Array | None, out: Array | None) -> None:
+    def _gatherv(self, rows: Array, counts: Array | None, starts: Array | None, out: Array | None) -> None:
+        """``out``: at the root alone."""
         row = self._row_type(rows)
-        at_root = None
-        if out is not None and counts is not None:
-            at_root = [out, (counts, np.cumsum(counts) - counts), row]
-        self._comm.Gatherv([rows, len(rows), row], at_root)
+        self._comm.Gatherv([rows, len(rows), row], None if out is None else [out, (counts, starts), row])
 
     def _row_type(self, rows: Array) -> Any:
         """One row as one MPI item, so that counts are numbers of rows and stay below MPI's 2^31."""

@@ -15,9 +15,10 @@ from postprocess.studies.tables import Cell, Table, Tolerance, spread
 FIRST, REDUNDANCY = 3, 5
 SKEWS = (0.1, 1.0)  # of the Dirichlet split
 ATTACKS = ("none", "ipm", "sign_flip", "alie", "mimic", "label_flip")
+_SHORTER = ("--rounds", 200, "--evaluate_every", 40, "--evaluate", "test")
 NETWORKS: dict[str, tuple[str, int, tuple[object, ...]]] = {
     "mlp": ("mlp", 50890, ("--model.options", "{hidden = [64]}")),
-    "cnn": ("cnn", 9098, ("--model.options", "{width = 8}", "--rounds", 200, "--evaluate_every", 40)),
+    "cnn": ("cnn", 9098, ("--model.options", "{width = 8}", *_SHORTER)),
 }
 """The networks: factory, parameters, and what else is different."""
 _NNM = '[{name = "nearest_neighbor_mixing"}]'
@@ -59,23 +60,17 @@ def table(network: str, skew: float, seeds: Sequence[int], fair: bool) -> Table:
     def final(found: Results) -> float:
         return 100 * accuracy_after(found, last_round(found, fair))
 
-    def text(found: list[Results]) -> str:
-        return spread(final, ".1f")(found) if len(found) > 1 else f"{final(found[0]):.1f}"
-
     rows: list[tuple[str | Cell, ...]] = [
-        (system, *(Cell(runs(network, system, skew, attack, seeds), text) for attack in ATTACKS)) for system in SYSTEMS
+        (system, *(Cell(runs(network, system, skew, attack, seeds), spread(final, ".1f")) for attack in ATTACKS))
+        for system in SYSTEMS
     ]
     title = f"{network.upper()}, Dirichlet {skew}, as many {'gradients' if fair else 'rounds'}"
     return Table((title, *(f"`{attack}`" for attack in ATTACKS)), rows)
 
 
 def tables(seeds: Sequence[int]) -> list[Table]:
-    """As many rounds, as many gradients; the CNN with one seed."""
-    found = []
-    for fair in (False, True):
-        found += [table("mlp", skew, seeds, fair) for skew in SKEWS]
-        found.append(table("cnn", SKEWS[0], seeds[:1], fair))
-    return found
+    """As many rounds, as many gradients."""
+    return [table(network, skew, seeds, fair) for fair in (False, True) for network in NETWORKS for skew in SKEWS]
 
 
 def last_round(found: Results, fair: bool) -> int:

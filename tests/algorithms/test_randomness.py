@@ -1,6 +1,7 @@
 """Streams are the same whoever draws them, differ by what they are for, and stay what they are."""
 
 import math
+import zlib
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mpicoded.algorithms.randomness import Streams, generator
+from mpicoded.algorithms.randomness import Streams, generator, generators
 
 from .building import LIGHT
 
@@ -269,3 +270,27 @@ def test_sets_that_were_drawn_again_are_chosen_equally_often(monkeypatch, total,
     assert len(purposes) > 3
     assert_sets(sets, total, count)
     assert_all_sets_equally_often(sets, total, count)
+
+
+SEEDS = st.integers(0, 2**200) | st.sampled_from([2**32 - 1, 2**32, 2**64 - 1, 2**64, 2**128 - 1, 2**128])
+INDICES = st.integers(0, 2**33) | st.sampled_from([63, 64, 2**32 - 1, 2**32])
+
+
+@given(SEEDS, st.text(max_size=8), INDICES, st.integers(0, 5))
+def test_streams_that_are_keyed_together_are_those_of_numpys_seed_sequence(seed, purpose, index, count):
+    with np.errstate(all="raise"):
+        found = [each.bit_generator.random_raw(5) for each in generators(seed, purpose, range(index, index + count))]
+    assert len(found) == count
+    for number, words in enumerate(found):
+        sequence = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), index + number))
+        assert words.tolist() == np.random.Philox(sequence).random_raw(5).tolist()
+
+
+def test_generators_one_after_another_are_those_of_each_index():
+    """Also where one was left in the middle of a word of 64 bits, or of a block of four."""
+    for index, found in zip(range(60, 70), generators(3, "permutation", range(60, 70)), strict=True):
+        alone = generator(3, "permutation", index)
+        for stream in (found, alone):
+            stream.integers(0, 100, size=3, dtype=np.uint32)
+        assert found.permutation(7).tolist() == alone.permutation(7).tolist()
+        assert found.normal() == alone.normal()

@@ -69,6 +69,22 @@ def test_shipped_models_beside_plain_autograd(model, dtype, close, batched):
     np.testing.assert_allclose(found / scale, gradients / scale, atol=close)
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_large_subsets_that_pass_in_pieces_beside_plain_autograd(batched):
+    from mpicoded import networks
+    from mpicoded.algorithms.models import network
+
+    samples = 2 * network._PIECE + 10  # in three pieces, of one subset in two and a bit
+    model = Torch(module=MLP.module, options=MLP.options, batched=batched)
+    parameters, x, y, weights = (array.copy() for array in problem(model, subsets=2, samples=samples))
+    weights[0, network._PIECE + 1 :] = 0
+    losses, gradients = plain(lambda: networks.mlp(**model.options), parameters, x, y, weights)
+    np.testing.assert_allclose(model.losses(parameters, x, y, weights), losses, rtol=1e-11)
+    np.testing.assert_allclose(model.gradients(parameters, x, y, weights), gradients, atol=1e-11)
+    alone = [model.correct(parameters, x[:, [i]], y[:, [i]])[:, 0] for i in range(samples)]
+    assert (alone == model.correct(parameters, x, y).T).all()
+
+
 def test_resnet18_is_the_network_of_its_paper():
     module = torch.nn.utils.parameters_to_vector
     from mpicoded import networks

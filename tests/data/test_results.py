@@ -290,7 +290,7 @@ def attribute(name, value):
     return lambda file: file.attrs.__setitem__(name, value)
 
 
-PARTS = ("parameters", "history", "history/round", "history/loss", "allocation", "allocation/copies")
+PARTS = ("parameters", "history", "history/round", "history/seconds", "allocation", "allocation/copies")
 ATTRIBUTES = ("experiment", "finished", "versions", "mpi", "hosts", "warnings")
 DAMAGES = {
     **{f"no {name}": without(name) for name in PARTS + ATTRIBUTES},

@@ -179,8 +179,7 @@ hdf5("data, planned", "data.h5", PLAN, {name: DATA[name] for name in ("no x", "x
 hdf5("data, allocated", "data.h5", ALLOCATION, {name: DATA[name] for name in ("offsets fall", "x is virtual")})
 RESULT = {
     "no history": (without("history"), "done.h5 is damaged"),
-    "no loss": (without("history/loss"), "lacks history/loss"),
-    "no seconds": (without("history/seconds"), "done.h5"),
+    "no seconds": (without("history/seconds"), "lacks history/seconds"),
     "no rows": (emptied, "has no rows"),
     "a history of text": (replaced("history/loss", shape=(3,), dtype=LONG), "loss must be numbers"),
     "a history of lists": (replaced("history/loss", shape=(3,), dtype=h5py.vlen_dtype("f8")), "loss must be numbers"),

@@ -113,6 +113,11 @@ def trainer_of(path: str, devices: int, **tables) -> Trainer:
 def lines_of_a_round(path: str, devices: int, **tables) -> int:
     """Lines of Python of ours that are executed in a round, the second one."""
     trainer = trainer_of(path, devices, **tables)
+    with np.errstate(all="ignore"):  # as in training
+        return _lines_of_the_second(trainer)
+
+
+def _lines_of_the_second(trainer) -> int:
     trainer._round(0)
     trainer.server.suspicion.state()  # scores the rounds that wait for others to be scored with
     count = 0
@@ -175,7 +180,7 @@ def test_no_compressor_loops_over_devices(of_20_and_200, compressor, attack):
         )
         for devices, path in of_20_and_200.items()
     )
-    assert abs(few - many) < 20  # whether there was a bad record makes a few lines; a loop would make 180 at least
+    assert abs(few - many) < 60  # whether there was a bad record makes some lines; a loop would make 180 at least
 
 
 def test_bytes_are_those_of_the_buffers(tmp_path):

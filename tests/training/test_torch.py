@@ -85,6 +85,37 @@ def same(one: Path, other: Path) -> None:
 
 
 @pytest.mark.mpi
+def test_on_the_test_split_alone(folder, common_program, monkeypatch, capsys):
+    """The same run; less is known of it, by readers too."""
+    monkeypatch.chdir(folder)
+    written = config(folder, "evaluated")
+    assert main(["run", written, "-o", "all.h5", "--quiet"]) == 0
+    words = ["run", written, "--evaluate", "test", "--quiet", "-o"]
+    assert main([*words, "test.h5"]) == 0
+    for each in common_program.several(
+        [[*words, str(folder / "test_2.h5"), "--data.path", str(folder / "digits.h5")]], 2
+    ):
+        assert {code for code, _, _ in each} == {0}, each
+    known = load_results("all.h5")
+    for name in ("test.h5", "test_2.h5"):
+        found = load_results(name)
+        assert found.parameters.tobytes() == known.parameters.tobytes()
+        assert set(known.history) - set(found.history) == {"loss", "gradient_norm"}
+        for column in ("accuracy", "test_loss", "bytes_up", "gradients"):
+            np.testing.assert_array_equal(found.history[column], known.history[column])
+    for command in (["show", "test.h5"], ["show", "test.h5", "--follow"], ["report", "test.h5", "-o", "r.html"]):
+        assert main(command) == 0
+    assert main(["export", "test.h5", "--csv", "-o", "rows.csv"]) == 0
+    assert Path("rows.csv").read_text().splitlines()[0].startswith("file,round,accuracy,test_loss,gradients,")
+    assert main(["data", "linear_regression", "-o", "line.h5", "--subsets", "6"]) == 0
+    capsys.readouterr()
+    assert (
+        main(["run", written, "--data.path", "line.h5", "--evaluate", "test", "--model.name", "linear_regression"]) == 2
+    )
+    assert 'evaluate = "test" needs a test split, which line.h5 does not have' in capsys.readouterr().err
+
+
+@pytest.mark.mpi
 def test_own_module_has_the_same_bits_on_any_number_of_ranks(folder, common_program, monkeypatch):
     monkeypatch.chdir(folder)
     for number, setting in enumerate(SETTINGS.values()):

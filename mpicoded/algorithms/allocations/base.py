@@ -39,9 +39,9 @@ class Allocation(Component):
         raise NotImplementedError
 
     def even(
-        self, devices: int, subsets: int, round: int, seed: int, first: int, stop: int
-    ) -> Int[Array, "devices held"] | None:
-        """The subsets of devices first … stop-1 in this round, ascending, without the others' where that is quicker.
+        self, devices: int, subsets: int, rounds: range, seed: int, first: int, stop: int
+    ) -> Int[Array, "rounds devices held"] | None:
+        """The subsets of devices first … stop-1 in these rounds, ascending, without the others' where that is quicker.
 
         Only where every device has as many subsets as any other and every subset as many copies; else None.
         """

@@ -3,9 +3,10 @@
 from typing import ClassVar
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from mpicoded.algorithms.allocations.base import Allocation, Redundancy
-from mpicoded.algorithms.randomness import generator
+from mpicoded.algorithms.randomness import generator, generators
 from mpicoded.algorithms.shapes import Array, Bool, Int
 from mpicoded.errors import InputError
 
@@ -49,30 +50,35 @@ class Cyclic(Allocation):
     def assignment(self, devices: int, subsets: int, round: int, seed: int) -> Bool[Array, "devices subsets"]:
         """The (permuted) cyclic windows of one round."""
         held = np.zeros((devices, subsets), bool)
-        held[np.arange(devices)[:, None], self._windows(devices, subsets, round, seed, 0, devices)] = True
+        (windows,) = self._windows(devices, subsets, range(round, round + 1), seed, 0, devices)
+        held[np.arange(devices)[:, None], windows] = True
         return held
 
     def even(
-        self, devices: int, subsets: int, round: int, seed: int, first: int, stop: int
-    ) -> Int[Array, "devices held"] | None:
+        self, devices: int, subsets: int, rounds: range, seed: int, first: int, stop: int
+    ) -> Int[Array, "rounds devices held"] | None:
         """The windows of these devices."""
-        windows = self._windows(devices, subsets, round, seed, first, stop)
-        windows.sort(axis=1)
+        windows = self._windows(devices, subsets, rounds, seed, first, stop)
+        windows.sort(axis=-1)
         return windows
 
     def _windows(
-        self, devices: int, subsets: int, round: int, seed: int, first: int, stop: int
-    ) -> Int[Array, "devices held"]:
+        self, devices: int, subsets: int, rounds: range, seed: int, first: int, stop: int
+    ) -> Int[Array, "rounds devices held"]:
         size = subsets // devices
         width = self.redundancy // size
-        rows = tasks = np.arange(devices)
+        rows = np.empty((len(rounds), devices), np.int64)  # tau: the row of A that a device takes
+        tasks = np.empty_like(rows)  # pi: the task at each column of A
+        rows[...] = tasks[...] = np.arange(devices)
         if self.permute:
-            stream = generator(seed, "permutation", round)
-            rows = stream.permutation(devices)  # tau: the row of A that a device takes
-            tasks = stream.permutation(devices)  # pi: the task at each column of A
-        round_trip = np.concatenate([tasks, tasks[: width - 1]])
-        found: Array = round_trip[rows[first:stop, None] + np.arange(width)]
-        return found if size == 1 else (found[..., None] * size + np.arange(size)).reshape(len(found), width * size)
+            for i, stream in enumerate(generators(seed, "permutation", rounds)):
+                rows[i], tasks[i] = stream.permutation(devices), stream.permutation(devices)
+        round_trip = np.concatenate([tasks, tasks[:, : width - 1]], axis=1)
+        windows = sliding_window_view(round_trip, width, axis=1)
+        found: Array = windows[np.arange(len(rounds))[:, None], rows[:, first:stop]]
+        if size > 1:
+            found = (found[..., None] * size + np.arange(size)).reshape(*found.shape[:2], width * size)
+        return found
 
 
 class Uniform(Allocation):

@@ -1,11 +1,12 @@
 """What all compressors share, dense messages, and how the server takes records that nobody vouches for."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import assign, fetched, namespace, numpy_type, replace_unusable
+from mpicoded.algorithms.arrays import assign, clear, fetched, namespace, numpy_type, short
 from mpicoded.algorithms.component import Component
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int
@@ -106,7 +107,7 @@ class NoCompression(Compressor, tag="none"):
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
         """``dim`` numbers."""
-        return np.dtype([("values", self.dtype or dtype, (dim,))])
+        return _dense(self.dtype or np.dtype(dtype).str, dim)
 
     def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
         """The same memory, seen as records, or numbers of the wire's type."""
@@ -141,6 +142,12 @@ class NoCompression(Compressor, tag="none"):
         return 1 - float(np.finfo(self.dtype or "float64").eps / 2) ** 2
 
 
+@functools.cache
+def _dense(number: str, dim: int) -> np.dtype[Any]:
+    """Made once: it takes as long as to send a short vector."""
+    return np.dtype([("values", number, (dim,))])
+
+
 def receive(
     compressor: Compressor,
     records: Array,
@@ -155,16 +162,17 @@ def receive(
 
     Every vector is finite, and short enough that distances between ``devices`` of them are: those of bad and of
     missing records are zero. ``out``: where the vectors are put, in its type; ``put`` takes them on from there, to
-    where they are looked at.
+    where they are looked at. A bad record may hold anything: let NumPy ignore all floating-point errors meanwhile.
     """
-    with np.errstate(all="ignore"):  # a bad record may hold anything
-        sound = compressor.sound(records, dim)
-        vectors = compressor.decompress(records, dim, streams, out)
-        if out is not None and vectors is not out:  # a compressor may make new ones
-            out[...] = vectors
-            vectors = out
-    vectors, unusable = replace_unusable(put(vectors), arrived & sound, devices)
-    return vectors, arrived & (~sound | unusable)
+    sound = compressor.sound(records, dim)
+    vectors = compressor.decompress(records, dim, streams, out)
+    if out is not None and vectors is not out:  # a compressor may make new ones
+        out[...] = vectors
+        vectors = out
+    vectors = put(vectors)
+    usable = arrived & sound & short(vectors, devices)
+    clear(vectors, ~usable)
+    return vectors, arrived & ~usable
 
 
 def blocks(rows: int, dim: int, array: Array | None = None) -> Iterator[slice]:

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +14,9 @@ from mpicoded.algorithms.arrays import namespace
 from mpicoded.algorithms.models.modules import Source, forked, made, wanted
 from mpicoded.algorithms.shapes import Array, Float, Int, Shaped, UInt64
 
+_PIECE = 256
+"""Samples of a subset that pass the module together: what lies between its layers then stays in cache, or nearly."""
+
 
 @functools.lru_cache(maxsize=4)
 def network(source: Source, dtype: str, processor: str) -> "Network":
@@ -24,8 +27,8 @@ def network(source: Source, dtype: str, processor: str) -> "Network":
 class Network:
     """A module that computes for many subsets, and room for its parameters.
 
-    On a CPU each subset is a pass of its own over copies of its own, without padding: so its gradient has the same bits
-    wherever it is computed.
+    On a CPU each subset passes by itself, without padding, in copies of its own: so its gradient has the same bits
+    wherever it is computed. Large ones pass in pieces.
     """
 
     def __init__(self, source: Source, dtype: str, processor: str) -> None:
@@ -47,12 +50,11 @@ class Network:
         """The weighted loss of each subset."""
         self._load(parameters)
         self.module.eval()
-        found = []
+        found = torch.zeros(len(x), dtype=self.leaves[0].dtype, device=self.leaves[0].device)
         with torch.no_grad(), forked():
-            for a, b, each in self._subsets(x, y, weights):
-                self.seed(0)  # some draw in evaluation, too
-                found.append((each * self.loss(self.module(a), b)).sum())
-        return _array(torch.stack(found), x)
+            for k, _, a, b, each in self._pieces(x, y, weights):
+                found[k] += (each * self.loss(self.module(a), b)).sum()
+        return _array(found, x)
 
     def correct(
         self,
@@ -63,12 +65,11 @@ class Network:
         """1 where the largest output is the label's."""
         self._load(parameters)
         self.module.eval()
-        found = []
+        found = torch.zeros(y.shape, dtype=torch.int64, device=self.leaves[0].device)
         with torch.no_grad(), forked():
-            for a, b, _ in self._subsets(x, y, None):
-                self.seed(0)
-                found.append(self.module(a).argmax(dim=-1) == b)
-        return _array(torch.stack(found).to(torch.int64), x)
+            for k, place, a, b, _ in self._pieces(x, y, None):
+                found[k, place] = (self.module(a).argmax(dim=-1) == b).to(torch.int64)
+        return _array(found, x)
 
     def gradients(
         self,
@@ -90,32 +91,39 @@ class Network:
         if batched and not any(moves) and self._can_batch and self._side_by_side(found, x, y, weights):
             return out
         with forked():
-            for k, (a, b, each) in enumerate(self._subsets(x, y, weights)):
-                self.seed(0 if seeds is None else int(seeds[k]))
+            for k, place, a, b, each in self._pieces(x, y, weights, seeds):
                 parts = self.backward((each * self.loss(self.module(moved(a, *moves)), b)).sum())
-                for part, (start, stop) in zip(parts, pairwise(self._edges), strict=True):
-                    found[k, start:stop] = part.reshape(-1)
+                self._add(parts, found[k], place)
         return out
 
     def _side_by_side(self, found: Tensor, x: Array, y: Array, weights: Array | None) -> bool:
         """All subsets in one pass; whether the module can."""
         each = torch.full(y.shape, 1 / y.shape[1], dtype=found.dtype, device=found.device)
-        each = each if weights is None else _tensor(weights)
+        whole = _tensor(x), _tensor(y), each if weights is None else _tensor(weights)
 
         def loss(leaves: dict[str, Tensor], a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
             return (weight * self.loss(functional_call(self.module, leaves, (a,)), b)).sum()
 
         leaves = {name: leaf.detach() for name, leaf in zip(self._names, self.leaves, strict=True)}
         try:
-            parts = vmap(grad(loss), in_dims=(None, 0, 0, 0))(leaves, _tensor(x), _tensor(y), each)
+            for place in _places(x.shape[1]):
+                parts = vmap(grad(loss), in_dims=(None, 0, 0, 0))(leaves, *(part[:, place] for part in whole))
+                self._add(parts.values(), found, place)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             self._can_batch = False  # the module draws, or asks what its numbers are
             return False
-        for part, (start, stop) in zip(parts.values(), pairwise(self._edges), strict=True):
-            found[:, start:stop] = part.reshape(len(found), -1)
         return True
+
+    def _add(self, parts: Iterable[Tensor], out: Shaped[Tensor, "*subsets dim"], place: slice) -> None:
+        """Gradients by the leaves, of the samples at this place, as flat vectors: the first ones, or added to those."""
+        for part, (start, stop) in zip(parts, pairwise(self._edges), strict=True):
+            flat = out[..., start:stop]
+            if place.start == 0:
+                flat.copy_(part.reshape(flat.shape))
+            else:
+                flat.add_(part.reshape(flat.shape))
 
     def seed(self, seed: int) -> None:
         """Not ``torch.manual_seed``, which looks for GPUs each time."""
@@ -134,17 +142,26 @@ class Network:
             for leaf, (start, stop) in zip(self.leaves, pairwise(self._edges), strict=True):
                 leaf.copy_(flat[start:stop].view(leaf.shape))
 
-    def _subsets(self, x: Array, y: Array, weights: Array | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Samples, targets and weights of each subset without its padding; samples are copied, for their alignment."""
+    def _pieces(
+        self, x: Array, y: Array, weights: Array | None, seeds: UInt64[np.ndarray, " subsets"] | None = None
+    ) -> Iterator[tuple[int, slice, Tensor, Tensor, Tensor]]:
+        """Samples, targets and weights of each subset without its padding, some at a time, and where they belong.
+
+        Samples are copied, for their alignment. What is drawn is seeded for each subset: some draw in evaluation, too.
+        """
         samples, targets = _tensor(x), _tensor(y)
-        if weights is None:
-            each = torch.full((x.shape[1],), 1 / x.shape[1], dtype=samples.dtype, device=samples.device)
-            yield from ((a.clone(), b, each) for a, b in zip(samples, targets, strict=True))
-            return
-        told = _tensor(weights)
-        counts = (told > 0).sum(dim=1).tolist()
-        for a, b, each, count in zip(samples, targets, told, counts, strict=True):
-            yield a[:count].clone(), b[:count], each[:count].clone()
+        alike = torch.full(targets.shape[1:], 1 / x.shape[1], dtype=samples.dtype, device=samples.device)
+        told = alike.expand(targets.shape) if weights is None else _tensor(weights)
+        counts = [x.shape[1]] * len(x) if weights is None else (told > 0).sum(dim=1).tolist()
+        for k, count in enumerate(counts):
+            self.seed(0 if seeds is None else int(seeds[k]))
+            for place in _places(count):
+                yield k, place, samples[k, place].clone(), targets[k, place], told[k, place].clone()
+
+
+def _places(samples: int) -> Iterator[slice]:
+    """Where pieces begin and end. One for no samples, too."""
+    yield from (slice(start, min(start + _PIECE, samples)) for start in range(0, max(samples, 1), _PIECE))
 
 
 def usual_loss(outputs: Tensor, targets: Tensor) -> Tensor:
