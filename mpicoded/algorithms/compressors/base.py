@@ -190,7 +190,8 @@ def to_wire(values: Float[Array, "*shape"], out: Float[Array, "*shape"]) -> None
 
     ``out`` is NumPy's, the numbers may be on a GPU.
     """
-    values = fetched(_as_float32(values) if out.dtype == np.float32 else values)
+    if not isinstance(values, np.ndarray):
+        values = fetched(_as_float32(values) if out.dtype == np.float32 else values)
     if out.dtype.itemsize >= values.dtype.itemsize:
         out[...] = values
         return
@@ -203,16 +204,14 @@ def to_wire(values: Float[Array, "*shape"], out: Float[Array, "*shape"]) -> None
 
 
 def _as_float32(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The same of numbers on a GPU, so that no more leaves it than is sent; NumPy's as they are.
+    """The same of numbers on a GPU, so that no more leaves it than is sent.
 
     To float16 they are shortened on the CPU: a GPU may round twice on the way from float64.
     """
     xp = namespace(values)
-    if xp is np:
-        return values
-    short, limit = xp.astype(values, xp.float32), xp.finfo(xp.float32).max
-    nearest = xp.where(values > 0, xp.full_like(short, limit), xp.full_like(short, -limit))
-    return xp.where(xp.isinf(short) & xp.isfinite(values), nearest, short)
+    rounded, limit = xp.astype(values, xp.float32), xp.finfo(xp.float32).max
+    nearest = xp.where(values > 0, xp.full_like(rounded, limit), xp.full_like(rounded, -limit))
+    return xp.where(xp.isinf(rounded) & xp.isfinite(values), nearest, rounded)
 
 
 def at_limit(values: Float[Array, "messages numbers"]) -> Int[Array, " messages"]:
