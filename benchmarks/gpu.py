@@ -156,7 +156,7 @@ def _round(path: str, rounds: int) -> list[dict[str, Any]]:
     for asked in (True, False):
         trainer = Trainer(decode(settings, "gpu"), layout.describe(path), transport)
         why = trainer.settle() if asked else "for comparison"
-        if asked and trainer.devices.fetches:
+        if asked and not trainer.uplink.direct:
             found.append({"ranks": transport.size, "way": "direct", "seconds": None, "why": f"no: {why}"})
             continue
         starts: list[float] = []

@@ -46,8 +46,8 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the arithmetic is done in, and on.
 
-    ``device``: where a rank keeps its samples, computes gradients and encodes them, and where the server's filters and
-    rule work: with NumPy on the ``cpu``, or with CuPy on a GPU (``cuda``). Attack and compression are on the CPU.
+    ``device``: where a rank keeps its samples, computes gradients, encodes, forges and compresses messages, and where
+    the server's filters and rule work: with NumPy on the ``cpu``, or with CuPy on a GPU (``cuda``).
     """
 
     dtype: Literal["float64", "float32"] = "float64"  # of parameters, gradients and votes

@@ -1,5 +1,6 @@
 """Helpers for arrays of any library: NumPy, CuPy and whatever follows the array API standard."""
 
+from collections.abc import Callable
 from functools import cache, reduce
 from operator import add
 from typing import Any
@@ -102,6 +103,79 @@ def replace(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"], val
 def on_host(array: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """A float64 copy for NumPy: for small matrices that are searched, not computed with."""
     return np.array(fetched(array), np.float64)
+
+
+def beside(values: Any, array: Array) -> Any:
+    """NumPy's values in the memory where an array is; what is there already as it is."""
+    if isinstance(array, np.ndarray) or not isinstance(values, np.ndarray):
+        return values
+    return namespace(array).asarray(values, device=array.device)
+
+
+def as_type(array: Shaped[Array, "*shape"], dtype: Any) -> Shaped[Array, "*shape"]:
+    """The array in this type, a copy only where it has another. NumPy's method is faster than its function."""
+    if isinstance(array, np.ndarray):
+        return array.astype(dtype, copy=False)
+    return namespace(array).astype(array, dtype, copy=False)
+
+
+def shaped(array: Array, *shape: int) -> Array:
+    """The array in this shape. NumPy's method is faster than its function."""
+    return array.reshape(shape) if isinstance(array, np.ndarray) else namespace(array).reshape(array, shape)
+
+
+def assign(out: Array, values: Any) -> None:
+    """out[...] = values, which may be NumPy's and of another type."""
+    out[...] = values if isinstance(out, np.ndarray) else as_type(beside(values, out), out.dtype)
+
+
+def into(function: Callable[..., Array], *words: Any, out: Array) -> None:
+    """out[...] = function(*words); without an array between the two where the library can, as NumPy does."""
+    if isinstance(out, np.ndarray):
+        function(*words, out=out)
+    else:
+        out[...] = function(*words)
+
+
+def into_rows(function: Callable[..., Array], out: Array, values: Any, mask: Bool[Array, " rows"]) -> None:
+    """out[...] = function(out, values) in some of the rows, wherever they are; the mask is NumPy's."""
+    if isinstance(out, np.ndarray):
+        function(out, values, out=out, where=mask[:, None])
+    else:
+        out[...] = namespace(out).where(beside(mask, out)[:, None], function(out, values), out)
+
+
+def flat_places(places: Any, dim: int) -> Any:
+    """Places in rows of ``dim`` numbers as those in all rows one after the other."""
+    xp = namespace(places)
+    return places + dim * xp.arange(places.shape[0], device=places.device)[:, None]
+
+
+def put_flat(array: Float[Array, "rows dim"], flat: Any, values: Any) -> None:
+    """Numbers, or one for all, to places of ``flat_places``, wherever the array is."""
+    if isinstance(array, np.ndarray):
+        array.put(flat, values)  # faster than any index
+        return
+    xp = namespace(array)
+    numbers = xp.reshape(array, (-1,))  # the same memory
+    if not isinstance(values, float):
+        values = xp.reshape(beside(values, array), (-1,))
+    numbers[xp.reshape(beside(flat, array), (-1,))] = values
+
+
+def take_flat(array: Float[Array, "rows dim"], flat: Any) -> Any:
+    """The numbers at places of ``flat_places``, where the array is."""
+    if isinstance(array, np.ndarray):
+        return array.take(flat)
+    xp = namespace(array)
+    found = xp.take(xp.reshape(array, (-1,)), xp.reshape(beside(flat, array), (-1,)), axis=0)
+    return xp.reshape(found, flat.shape)
+
+
+def numpy_type(array: Float[Array, "*shape"]) -> np.dtype[Any]:
+    """The type of an array's floats as NumPy names it: CuPy has the same names."""
+    dtype = array.dtype
+    return dtype if isinstance(dtype, np.dtype) else np.dtype(f"f{namespace(array).finfo(dtype).bits // 8}")
 
 
 def rows(votes: Float[Array, "votes dim"], indices: Any) -> Float[Array, "chosen dim"]:

@@ -1,6 +1,6 @@
 """Filters and rule one after the other, so that large votes are read as seldom as can be."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from mpicoded.algorithms.aggregators import Aggregator
 from mpicoded.algorithms.arrays import store
 from mpicoded.algorithms.filters import Filter, NearestNeighborMixing
 from mpicoded.algorithms.shapes import Array, Float
-from mpicoded.algorithms.slices import WHOLE, Sums, takes_sums
+from mpicoded.algorithms.slices import WHOLE, Sums, told_sums
 
 
 class Chain:
@@ -27,7 +27,7 @@ class Chain:
     ) -> tuple[Float[Array, "filtered columns"], Float[Array, "mixed filtered"] | None]:
         """The votes that ``aggregate`` gets, and which of them are to be mixed there."""
         for item in self._filters:
-            votes = item.apply(votes, stream=stream, **self._where(type(item).apply))
+            votes = item.apply(votes, stream=stream, **told_sums(item.apply, self._sums))
         return votes, None if self._mixing is None else self._mixing.chosen(votes, self._sums)
 
     def aggregate(
@@ -40,13 +40,9 @@ class Chain:
         """One vector for all, in ``out``."""
         mixing = self._mixing
         if mixing is None or chosen is None:
-            where = self._where(type(self._aggregator).aggregate)
+            where: dict[str, Any] = told_sums(self._aggregator.aggregate, self._sums)
             store(self._aggregator.aggregate(votes, previous=previous, out=out, **where), out)
             return
         for piece in self._sums.pieces(votes.shape[1]):
             mixed = mixing.mixed(chosen, votes[:, piece])
             store(self._aggregator.aggregate(mixed, previous=previous[piece], out=out[piece]), out[piece])
-
-    def _where(self, method: Callable[..., object]) -> dict[str, Any]:
-        """How to sum, where that is not as ever; parts of plug-ins may know of whole votes only."""
-        return {} if self._sums is WHOLE or not takes_sums(method) else {"sums": self._sums}

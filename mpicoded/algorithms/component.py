@@ -31,6 +31,11 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 _UNIONS = (types.UnionType, typing.Union)  # X | None is the latter where X is Annotated
 
 
+def works_on_gpu(part: Any, *methods: str) -> bool:
+    """Whether these methods of a part take arrays on a GPU, as ``on_gpu`` says of those of its own class."""
+    return bool(part.on_gpu) and all(known_with(part, "on_gpu", method) for method in methods)
+
+
 def known_with(part: object, shortcut: str, method: str) -> bool:
     """Whether a part's shortcut is of the class whose method it stands for, or of one that knows that class.
 

@@ -1,6 +1,7 @@
 """What computes on the samples, gradients and votes of a rank, and whose memory they lie in: the CPU's, or a GPU's.
 
-The server's filters and rule work there too. All else of a run stays in the CPU's memory. What is handed to a processor
+Messages are forged, compressed and decompressed there, and the server's filters and rule work there too. All else of a
+run stays in the CPU's memory. What is handed to a processor
 goes through ``put``, what is taken from it through ``fetch``; between the two there is only what NumPy and CuPy have in
 common. CuPy is imported where a GPU is asked for, and nowhere else.
 """
@@ -97,7 +98,12 @@ class Cuda(Processor):
         return on_gpu
 
     def fetch(self, array: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
-        """A copy in pinned memory of the host, which a pool takes back when the copy is no longer used."""
+        """A copy in pinned memory of the host, which a pool takes back when the copy is no longer used.
+
+        One of NumPy's as it is.
+        """
+        if isinstance(array, np.ndarray):
+            return array
         if not array.size:
             return np.empty(array.shape, array.dtype)
         here: Array = self._pinned(array.shape, array.dtype)

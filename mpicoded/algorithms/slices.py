@@ -167,6 +167,11 @@ def takes_sums(method: Callable[..., object]) -> bool:
     return "sums" in inspect.signature(method).parameters
 
 
+def told_sums(method: Callable[..., object], sums: Sums) -> dict[str, Sums]:
+    """How to sum, for a part's method, where that is not as ever; parts of plug-ins may know of whole votes only."""
+    return {} if sums is WHOLE or not takes_sums(getattr(method, "__func__", method)) else {"sums": sums}
+
+
 def centred_gram(
     votes: Float[Array, "votes columns"], sums: Sums = WHOLE
 ) -> tuple[Float[Array, " columns"], Float[Array, "votes votes"]]:

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import array_api_strict
 import numpy as np
 import pytest
 
 from mpicoded.algorithms.aggregators import TrimmedMean
+from mpicoded.algorithms.arrays import namespace
 from mpicoded.algorithms.attacks import Attack, Seen
+from mpicoded.algorithms.component import known_with
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array
 from mpicoded.testing.battery import ComponentBattery
@@ -42,9 +45,10 @@ def see(honest: Array | None = None) -> Seen:
     rule = TrimmedMean(byzantine=len(ATTACKERS))
 
     def aggregate(forged: Array) -> Array:
-        return rule.aggregate(np.concatenate([honest, np.tile(forged, (len(ATTACKERS), 1))]))
+        xp = namespace(honest)
+        return rule.aggregate(xp.concat([honest, xp.broadcast_to(forged, (len(ATTACKERS), forged.shape[-1]))]))
 
-    return Seen(len(ATTACKERS) + len(honest), honest, aggregate)
+    return Seen(len(ATTACKERS) + honest.shape[0], honest, aggregate)
 
 
 class AttackBattery(ComponentBattery):
@@ -56,6 +60,21 @@ class AttackBattery(ComponentBattery):
         forged = part.forge(draw(3, dim, dtype), see(draw(7, dim, dtype, 1)), STREAMS)
         assert forged.dtype == dtype
         assert forged.shape in ((3, dim), (dim,))
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("dim", [1, 7, 300])
+    def test_other_array_libraries_get_the_same_messages(self, part: Attack, dim: int, dtype: Any) -> None:
+        """By the array API standard alone (``mpicoded.algorithms.arrays``), so that messages may lie on a GPU."""
+        if not (part.on_gpu and known_with(part, "on_gpu", "forge")):
+            pytest.skip("it does not say that it can")
+        own, honest = (draw(rows, dim, dtype, rows) for rows in (3, 7))
+        strict = array_api_strict.asarray(own.copy())
+        forged = part.forge(strict, see(array_api_strict.asarray(honest.copy())), STREAMS)
+        assert isinstance(forged, type(strict))
+        assert forged.dtype == strict.dtype
+        tolerance = 1e-6 if dtype == "float32" else 1e-12
+        np.testing.assert_allclose(np.asarray(forged), part.forge(own, see(honest), STREAMS), tolerance, tolerance)
+        np.testing.assert_array_equal(np.asarray(strict), own)
 
     def test_forged_messages_are_finite(self, part: Attack) -> None:
         assert np.isfinite(part.forge(draw(3), see(draw(7, seed=1)), STREAMS)).all()

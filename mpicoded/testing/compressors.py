@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import array_api_strict
 import numpy as np
 import pytest
 
-from mpicoded.algorithms.component import Component
+from mpicoded.algorithms.component import Component, known_with
 from mpicoded.algorithms.compressors import Compressor
 from mpicoded.testing.battery import ComponentBattery
 from mpicoded.testing.vectors import (
@@ -75,6 +76,33 @@ class CompressorBattery(ComponentBattery):
         out = np.full((5, records.itemsize), 0xFF, np.uint8).view(records.dtype)[:, 0]
         assert one.compress(vectors, streams(5), out) is out
         assert out.tobytes() == records.tobytes()
+
+    @every_dtype
+    @pytest.mark.parametrize("dim", [1, 37, 300])
+    def test_other_array_libraries_make_the_same_records(self, part: Part, dim: int, dtype: Any) -> None:
+        """By the array API standard alone (``mpicoded.algorithms.arrays``), so that vectors may lie on a GPU."""
+        one, vectors = self.made(part, dim), draw((5, dim), dtype)
+        if not (one.on_gpu and known_with(one, "on_gpu", "compress")):
+            pytest.skip("it does not say that it can")
+        strict = array_api_strict.asarray(vectors.copy())
+        records = one.compress(strict, streams(5))
+        assert records.dtype == one.layout(dim, dtype)
+        assert records.tobytes() == one.compress(vectors, streams(5)).tobytes()
+        np.testing.assert_array_equal(np.asarray(strict), vectors)
+
+    @every_dtype
+    @pytest.mark.parametrize("dim", [1, 37, 300])
+    def test_other_array_libraries_get_the_same_vectors(self, part: Part, dim: int, dtype: Any) -> None:
+        """Of the same records."""
+        one = self.made(part, dim)
+        if not (one.on_gpu and known_with(one, "on_gpu", "decompress")):
+            pytest.skip("it does not say that it can")
+        records = one.compress(draw((5, dim), dtype), streams(5))
+        if any(records.dtype[name].base == np.float16 for name in records.dtype.names):
+            pytest.skip("the standard has no float16")
+        out = array_api_strict.full((5, dim), np.nan, dtype=getattr(array_api_strict, np.dtype(dtype).name))
+        assert one.decompress(records, dim, streams(5), out) is out
+        np.testing.assert_array_equal(np.asarray(out), unpacked(one, records, dim, streams(5), dtype))
 
     def test_unpacked_messages_are_put_into_out(self, part: Part) -> None:
         one = self.made(part, 37)

@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import picked, replace
+from mpicoded.algorithms.arrays import beside, fetched, namespace, picked, replace, rows
 from mpicoded.algorithms.attacks import Seen
+from mpicoded.algorithms.component import works_on_gpu
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.randomness import Streams, generator, generators
 from mpicoded.algorithms.shapes import Array, Bool, Float
+from mpicoded.algorithms.slices import WHOLE, told_sums
 from mpicoded.experiment import Experiment
 from mpicoded.training.coding import Coding
 from mpicoded.training.tolerance import Tolerance
@@ -54,18 +57,22 @@ class Adversary:
     Where devices send several messages, attackers forge each of theirs as if it came from a device of its own.
     """
 
-    def __init__(self, experiment: Experiment, transport: Transport, coding: Coding, dim: int, dtype: np.dtype) -> None:
+    def __init__(
+        self, experiment: Experiment, transport: Transport, coding: Coding, dim: int, processor: Processor
+    ) -> None:
         self._experiment, self._transport, self._coding = experiment, transport, coding
         self._first, self._stop = block(experiment.devices, transport.rank, transport.size)
         self._starts = block_starts(experiment.devices, transport.size)
         self.active, attack = experiment.attacked, experiment.attack
         # The server as attackers think of it.
-        self._tolerance = Tolerance(experiment, coding) if self.active and attack.knows_rule else None
+        self._tolerance = Tolerance(experiment, coding, processor.sums) if self.active and attack.knows_rule else None
         self._forges = self.active and attack.sends and not attack.tampers
         self._everyone = np.ones(experiment.devices, bool)
         self._drawn: tuple[range, Bool[Array, "draws devices"]] = range(0), self._everyone[None, :]
-        others = coding.each * (experiment.devices - experiment.byzantine) if self.active and attack.colludes else 0
-        self._honest = np.empty((others, dim), dtype)
+        self._heard = coding.each * (experiment.devices - experiment.byzantine), dim
+        self._room: Array | None = None  # for the honest messages of all ranks, of this shape
+        self._processor, self._on_gpu = processor, works_on_gpu(attack, "forge")
+        self.direct = False  # whether the transport takes rows on a GPU
 
     def byzantine(self, round: int) -> Bool[Array, " devices"]:
         """Which devices are Byzantine in this round."""
@@ -100,25 +107,41 @@ class Adversary:
         """Replace the messages of this rank's Byzantine devices, in place.
 
         What colluding attackers know travels on an exchange of its own, which no byte counter sees: it stands
-        for what an attacker listens in on, not for traffic of the training. Of messages on a GPU, those that
-        attackers see or change are fetched.
+        for what an attacker listens in on, not for traffic of the training. Messages on a GPU are forged there, if the
+        attack can; else those that attackers see or change are fetched.
         """
         if not self._forges:
             return
         byzantine = self.byzantine(round)
-        mine = self._mine(byzantine)
-        honest = None
-        if self._experiment.attack.colludes:
-            counts = self._coding.each * np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
-            honest = self._transport.share(picked(messages, ~mine), counts * self._transport.present, self._honest)
+        mine, there = self._mine(byzantine), self._on_gpu and not isinstance(messages, np.ndarray)
+        honest = self._listen(messages, byzantine, there) if self._experiment.attack.colludes else None
         if np.count_nonzero(mine):
-            present, there = self._transport.present, self._everyone
+            present, alive = self._transport.present, self._everyone
             if np.count_nonzero(present) < len(present):
-                there = devices_on(present, len(there))  # not the devices of ranks that have died
-            trial = self._trial(byzantine, there, honest, round)
-            seen = Seen(self._coding.each * int(np.count_nonzero(there)), honest, trial)
-            own = picked(messages, mine)
+                alive = devices_on(present, len(alive))  # not the devices of ranks that have died
+            trial = self._trial(byzantine, alive, honest, round)
+            sums = self._processor.sums if there else WHOLE
+            seen = Seen(self._coding.each * int(np.count_nonzero(alive)), honest, trial, sums)
+            own = rows(messages, np.flatnonzero(mine)) if there else picked(messages, mine)
             replace(messages, mine, self._experiment.attack.forge(own, seen, self._streams(mine, round)))
+
+    def _listen(self, messages: Array, byzantine: Bool[Array, " devices"], there: bool) -> Float[Array, "honest dim"]:
+        """The honest messages of all ranks; ``there``: where this rank's are, on a GPU, else as NumPy's.
+
+        They stay on GPUs where the transport takes them from there, and in one process.
+        """
+        transport, mine = self._transport, self._mine(byzantine)
+        own: Array
+        if there and (self.direct or transport.size == 1):
+            own = rows(messages, np.flatnonzero(~mine))
+            self._processor.wait()
+        else:
+            own = picked(messages, ~mine)
+        if self._room is None and transport.size > 1:
+            self._room = namespace(own).empty(self._heard, dtype=own.dtype)
+        counts = self._coding.each * np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
+        honest = transport.share(own, counts * transport.present, own if self._room is None else self._room)
+        return self._processor.put(honest) if there else honest
 
     def tamper(self, records: Array, round: int) -> Bool[Array, " devices"] | None:
         """Change the packed records of this rank's Byzantine devices, in place; which devices send (None: all)."""
@@ -136,28 +159,31 @@ class Adversary:
         return None
 
     def _trial(
-        self, byzantine: Bool[Array, " devices"], there: Bool[Array, " devices"], honest: Array | None, round: int
+        self, byzantine: Bool[Array, " devices"], alive: Bool[Array, " devices"], honest: Array | None, round: int
     ) -> Callable[[Array], Array] | None:
         """What the server would make of a forged message, for attacks that try."""
         experiment, tolerance = self._experiment, self._tolerance
         if honest is None or tolerance is None:
             return None
-        liars, come = self._coding.messages(byzantine), self._coding.messages(there)
-        messages = np.zeros((len(liars), honest.shape[1]), honest.dtype)
-        decoder = self._coding.decoder(round)
+        liars, come = self._coding.messages(byzantine), self._coding.messages(alive)
+        messages = namespace(honest).zeros((len(liars), honest.shape[1]), dtype=honest.dtype)
+        decoder, sums = self._coding.decoder(round), WHOLE if isinstance(honest, np.ndarray) else self._processor.sums
 
         def aggregate(forged: Array) -> Array:
-            messages[~liars & come] = honest
-            messages[liars & come] = forged
-            mixed = decoder.decode(messages, come, generator(experiment.seed, "trial code", round)).votes
+            replace(messages, ~liars & come, honest)
+            replace(messages, liars & come, forged)
+            coded = fetched(messages) if experiment.encoder.decodes else messages  # codes are decoded on the CPU
+            mixed = decoder.decode(coded, come, generator(experiment.seed, "trial code", round)).votes
+            mixed = beside(mixed, messages)
             if not (come.all() or experiment.encoder.decodes):
-                mixed = mixed[come]
+                mixed = rows(mixed, np.flatnonzero(come))
             filters, aggregator = tolerance.trial(mixed)
             for item in filters:
-                mixed = item.apply(mixed, stream=generator(experiment.seed, "trial", round))
+                stream = generator(experiment.seed, "trial", round)
+                mixed = item.apply(mixed, stream=stream, **told_sums(item.apply, sums))
             if aggregator.told:
-                mixed = mixed[~liars[come]]
-            return aggregator.aggregate(mixed)
+                mixed = rows(mixed, np.flatnonzero(~liars[come]))
+            return aggregator.aggregate(mixed, **told_sums(aggregator.aggregate, sums))
 
         return aggregate
 

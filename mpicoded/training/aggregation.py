@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import fetched, namespace
+from mpicoded.algorithms.arrays import assign, fetched, namespace
 from mpicoded.algorithms.memories import Turn
 from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.shapes import Array, Bool, Float
@@ -98,7 +98,7 @@ class AtRoot:
     def state(self, there: Bool[Array, " devices"]) -> dict[str, Any]:
         """What server, receiver and combiner remember."""
         assert self.server is not None
-        memory = self.receiver.memory
+        memory = self._processor.fetch(self.receiver.memory)
         if self._experiment.memory.device_slots and not there.all():  # both sides must remember the same
             memory = memory * self._coding.messages(there)[:, None]
         own = {"previous": self._combiner.previous, "memory": memory}
@@ -109,7 +109,7 @@ class AtRoot:
         if self.server is not None:
             self.server.restore(state)
             self._combiner.restore(state, state["previous"])
-            self.receiver.memory[...] = state["memory"]
+            assign(self.receiver.memory, state["memory"])
 
 
 class SharedSums(Sums):

@@ -4,8 +4,10 @@ import secrets
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import assign, replace_unusable
 from mpicoded.algorithms.compressors import receive, to_wire
 from mpicoded.algorithms.memories import Turn
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.randomness import Streams, generator
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int
 from mpicoded.experiment import Experiment
@@ -71,21 +73,23 @@ class Uplink:
         mishaps: Mishaps,
         dim: int,
         clock: Clock,
+        processor: Processor,
     ) -> None:
         self._experiment, self._coding, self.adversary, self._clock = experiment, coding, adversary, clock
-        self._transport, self._mishaps = transport, mishaps
+        self._transport, self._mishaps, self._processor = transport, mishaps, processor
+        self.direct = False  # whether dense messages are sent from the GPU where they are
         self._first, self._stop = block(experiment.devices, transport.rank, transport.size)
         count = coding.each * (self._stop - self._first)
         dtype = np.dtype(experiment.compute.dtype)
         layout = experiment.compressor.layout(dim, dtype)
         self._records = None if experiment.sends_vectors else np.empty(count, layout)
         slots = experiment.memory.device_slots
-        self._state = np.zeros((slots, count, dim), dtype)
-        self._received = np.empty((count if slots else 0, dim), dtype)
+        self._state = processor.xp.zeros((slots, count, dim), dtype=dtype)
+        self._received = processor.xp.empty((count if slots else 0, dim), dtype=dtype)
 
     def state(self) -> Float[Array, "devices state"] | None:
         """What all devices remember, a row for each, at the server: zero for those of missing ranks."""
-        rows = np.swapaxes(self._state, 0, 1).reshape(self._stop - self._first, -1)
+        rows = np.swapaxes(self._processor.fetch(self._state), 0, 1).reshape(self._stop - self._first, -1)
         devices, present = self._experiment.devices, self._transport.present
         sizes = block_sizes(devices, self._transport.size)
         found = self._transport.collect(np.ascontiguousarray(rows), sizes * present)
@@ -98,7 +102,7 @@ class Uplink:
     def restore(self, rows: Float[Array, "devices state"]) -> None:
         """Go on from a checkpoint: a row for each device of this rank."""
         slots, count, dim = self._state.shape
-        self._state[...] = np.swapaxes(rows.reshape(count, slots, dim), 0, 1)
+        assign(self._state, np.swapaxes(rows.reshape(count, slots, dim), 0, 1))
 
     def pack(
         self,
@@ -110,7 +114,7 @@ class Uplink:
     ) -> tuple[Array, Bool[Array, " devices"] | None]:
         """What each device sends in this round, and which of them do (None: all). The messages are used up.
 
-        Where they are on a GPU and dense, they are what is sent (see ``route``).
+        On a GPU they are attacked and compressed there; or sent from there as they are (``direct``, see ``route``).
         ``before``: the messages at the previous parameters, where the memory looks back. ``keys``: what each message
         says; those of one key are compressed by the same random numbers.
         """
@@ -120,12 +124,14 @@ class Uplink:
         with self._clock.phase("attack"):
             self.adversary.act(messages, turn.round)
             self._mishaps.corrupt(messages, turn.round, self._first * self._coding.each)
+            self._processor.wait()
         with self._clock.phase("compress"):
             streams = Streams(experiment.seed, turn.round, keys, nonce)
             memory.residual(messages, self._state, turn)
             records = messages  # what goes from GPU to GPU is no record
-            if isinstance(messages, np.ndarray) or not experiment.sends_vectors:
-                records = turn.compressor.compress(messages, streams, None if turn.dense else self._records)
+            if not self.direct:
+                said = self._processor.fetch(messages) if experiment.sends_vectors else messages
+                records = turn.compressor.compress(said, streams, None if turn.dense else self._records)
         with self._clock.phase("attack"):
             sent = self.adversary.tamper(records, turn.round)
             if self._mishaps.silence(turn.round):
@@ -146,5 +152,9 @@ class Uplink:
     ) -> None:
         """Do as the server will, so that both remember the same: also of what an attack made of a record."""
         dim = residuals.shape[1]
-        _, bad = receive(turn.compressor, records, dim, streams, come, turn.total, self._received)
+        if self.direct:
+            self._received[...] = records
+            bad = replace_unusable(self._received, come, turn.total)[1]
+        else:
+            _, bad = receive(turn.compressor, records, dim, streams, come, turn.total, self._received)
         self._experiment.memory.update(self._state, residuals, self._received, come & ~bad, turn)

@@ -19,6 +19,7 @@ import numpy as np
 
 from mpicoded.algorithms.arrays import replace, rows
 from mpicoded.algorithms.memories import Turn
+from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Bool, Float
 from mpicoded.data.layout import Description
@@ -83,14 +84,16 @@ class Trainer:
         self._coding = coding = Coding(experiment, description.subsets, 32 if transport.leads else 2)
         self._processor = gradients.processor
         self.devices = Devices(experiment, coding, first, stop, gradients, self.clock)
+        where = self._processor  # of messages, until they are sent
         if experiment.compute.device != "cpu":
             from mpicoded.training import route
 
-            self.devices.fetches = not route.packs_there(experiment)
+            self.devices.fetches = bool(route.works_on_cpu(experiment))
+            where = Processor() if self.devices.fetches else where
         self.downlink = Downlink(experiment, transport, dim)
-        adversary = Adversary(experiment, transport, coding, dim, dtype)
+        adversary = Adversary(experiment, transport, coding, dim, where)
         self._mishaps = Mishaps(experiment, transport.rank, self.clock)
-        self.uplink = Uplink(experiment, transport, coding, adversary, self._mishaps, dim, self.clock)
+        self.uplink = Uplink(experiment, transport, coding, adversary, self._mishaps, dim, self.clock, where)
         self.aggregation = aggregation(experiment, transport, coding, self.parameters, self.clock, self._processor)
         self.server = self.aggregation.server
         self._total = coding.each * experiment.devices
@@ -111,7 +114,7 @@ class Trainer:
         from mpicoded.training import route
 
         direct, why = route.find(self.experiment, self.transport, self._processor)
-        self.devices.fetches = not (direct or route.packs_there(self.experiment))
+        self.uplink.direct = self.uplink.adversary.direct = direct
         return f"messages go {'from GPU to GPU' if direct else 'by way of the CPU'} ({why})"
 
     def train(

@@ -12,7 +12,7 @@ import numpy as np
 
 from mpicoded.algorithms.attacks import NoAttack
 from mpicoded.algorithms.memories import Turn
-from mpicoded.algorithms.processors import processor
+from mpicoded.algorithms.processors import Processor, processor
 from mpicoded.algorithms.shapes import Array, Bool, Int
 from mpicoded.data.layout import Description
 from mpicoded.data.shards import Shards
@@ -180,9 +180,9 @@ def _sending(what: Probe) -> dict[str, Line]:
         rank, ranks = _rank(what, count)
         first, stop = block(what.sizes.devices, rank, ranks)
         clock, transport, parts = Clock(), Alone(rank, ranks), (what.coding, dim)
-        adversary = Adversary(experiment, transport, *parts, what.dtype)
+        adversary = Adversary(experiment, transport, *parts, Processor())
         mishaps = Mishaps(msgspec.structs.replace(experiment, faults=()), rank, clock)
-        uplink = Uplink(experiment, transport, what.coding, adversary, mishaps, dim, clock)
+        uplink = Uplink(experiment, transport, what.coding, adversary, mishaps, dim, clock, Processor())
         receiver = Receiver(experiment, what.coding, first, stop, dim, processor(experiment.compute.device, 0))
         found, _ = timed(clock, *_records(what, uplink, receiver, first, stop, clock))
         lies = int(np.count_nonzero(what.liars[first:stop]))

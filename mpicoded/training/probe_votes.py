@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from mpicoded.algorithms.component import Component, VotesTaker, nested
-from mpicoded.algorithms.processors import processor
+from mpicoded.algorithms.processors import Processor, processor
 from mpicoded.algorithms.shapes import Array, Float
 from mpicoded.algorithms.slices import WHOLE, Sums
 from mpicoded.errors import InputError
@@ -129,7 +129,7 @@ def by_numbers(experiment: Experiment, coding: Coding, dim: int, liars: Array) -
         ranks = experiment.devices
         transport = Alone(int(liars.argmax()), ranks)
         adversary, messages = (
-            Adversary(experiment, transport, coding, columns, dtype),
+            Adversary(experiment, transport, coding, columns, Processor()),
             noise(coding.each, columns, dtype),
         )
 

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpicoded.algorithms.arrays import replace_unusable
-from mpicoded.algorithms.component import known_with
+from mpicoded.algorithms.component import works_on_gpu
 from mpicoded.algorithms.compressors import receive
-from mpicoded.algorithms.memories import Memory, Turn
+from mpicoded.algorithms.memories import Turn
 from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int
@@ -33,34 +33,36 @@ class Received(NamedTuple):
 class Receiver:
     """Turns records of contiguous devices into messages. Trusts none.
 
-    They go to the processor before they are looked at, unless they are decoded or a memory of the server adds to them:
-    both are done on the CPU.
+    They go to the processor before they are looked at, and what the server remembers of them is there; unless they are
+    decoded, or are a plug-in's memory, that does not know of it: then both are the CPU's.
     """
 
     def __init__(
         self, experiment: Experiment, coding: Coding, first: int, stop: int, dim: int, processor: Processor
     ) -> None:
         self._experiment, self._coding = experiment, coding
-        stays = experiment.encoder.decodes or type(experiment.memory).votes is not Memory.votes
-        self._put = (Processor() if stays else processor).put
+        if experiment.encoder.decodes or not works_on_gpu(experiment.memory, "votes"):
+            processor = Processor()
+        self._put = processor.put
         self._mine = slice(coding.each * first, coding.each * stop)
         count, dtype, part = coding.each * (stop - first), np.dtype(experiment.compute.dtype), experiment.compressor
-        there = processor.xp if not stays and part.on_gpu and known_with(part, "on_gpu", "decompress") else np
+        there = processor.xp if works_on_gpu(part, "decompress") else np
         self._messages = None if experiment.sends_vectors else there.empty((count, dim), dtype=dtype)
-        self.memory = np.zeros((experiment.memory.server_slots, count, dim), dtype)
+        self.memory = processor.xp.zeros((experiment.memory.server_slots, count, dim), dtype=dtype)
         self._dim = dim
 
     def receive(self, gathered: Gathered, previous: Float[Array, " dim"], turn: Turn, nonce: int) -> Received:
         """What the devices said. ``previous``: the last vote, all of it, on which some memories build."""
         experiment, coding, compressor = self._experiment, self._coding, turn.compressor
         records, arrived = coding.by_message(gathered.records), coding.messages(gathered.arrived)
-        if not isinstance(records, np.ndarray):  # vectors that have come from GPU to GPU
+        if isinstance(records, np.ndarray):
+            streams = Streams(experiment.seed, turn.round, coding.decoder(turn.round).keys[self._mine], nonce)
+            saturated = compressor.saturated(records)
+            about = streams, arrived, turn.total, self._messages, self._put
+            messages, bad = receive(compressor, records, self._dim, *about)
+        else:  # vectors that have come from GPU to GPU
+            saturated = np.zeros(len(arrived), np.int64)
             messages, bad = replace_unusable(records, arrived, turn.total)
-            return Received(messages, arrived & ~bad, bad, np.zeros(len(arrived), np.int64))
-        streams = Streams(experiment.seed, turn.round, coding.decoder(turn.round).keys[self._mine], nonce)
-        saturated = compressor.saturated(records)
-        about = streams, arrived, turn.total, self._messages, self._put
-        messages, bad = receive(compressor, records, self._dim, *about)
         usable = arrived & ~bad
         experiment.memory.votes(messages, self.memory, previous, usable, turn)
         return Received(messages, usable, bad, saturated)

@@ -50,6 +50,7 @@ LIMITED = "there is no more to spoil than a message has"
 class TestAttacks(AttackBattery):
     parts = ATTACKS
     but = {
+        "test_other_array_libraries_get_the_same_messages": {"non_finite, some": "places take an index"},
         "test_forged_messages_are_finite": NOT_FINITE,
         "test_where_all_honest_messages_are_equal_forged_ones_are_finite": NOT_FINITE,
         "test_it_can_be_made_on_a_message_of_one_number": {"bit_flip, many": LIMITED, "malformed, some": LIMITED},

@@ -55,7 +55,7 @@ def test_digits_by_python_integers(base, count, rows, seed):
 def test_digits_come_back_less_their_offset(dtype, base, count, seed, offset):
     digits = drawn_digits(seed, base, 2, count)
     packing, packed = packed_digits(digits, base)
-    result = packing.unpack(packed, offset, np.dtype(dtype))
+    result = packing.unpack(packing.load(packed), offset, np.dtype(dtype))
     assert result.dtype == dtype
     np.testing.assert_array_equal(result[:, :count], digits - offset)
 
@@ -82,7 +82,7 @@ def test_any_bytes_are_unpacked_to_digits_of_the_base(base, count, seed):
     packing = Digits.of(base, count)
     packed = np.random.default_rng(seed).integers(0, 256, (20, packing.nbytes), dtype=np.uint8)
     packed[0] = 0xFF
-    digits = packing.unpack(packed, 0, np.dtype(float))[:, :count]
+    digits = packing.unpack(packing.load(packed), 0, np.dtype(float))[:, :count]
     assert ((digits >= 0) & (digits < base)).all()
     np.testing.assert_array_equal(digits, np.rint(digits))
 

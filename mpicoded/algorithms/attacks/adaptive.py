@@ -1,11 +1,11 @@
 """Attacks that are fitted to the honest messages, or to the rule that the server uses."""
 
+import math
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from mpicoded.algorithms.aggregators import krum_scores
+from mpicoded.algorithms.arrays import as_type, beside, namespace
 from mpicoded.algorithms.attacks.base import Attack, Seen
 from mpicoded.algorithms.component import Positive, PositiveCount
 from mpicoded.algorithms.randomness import Streams
@@ -24,21 +24,23 @@ class MinMax(Attack):
 
     source: ClassVar[str] = "Shejwalkar and Houmansadr 2021"
     cost: ClassVar[str] = "n^2 dim"
+    on_gpu: ClassVar[bool] = True
     colludes: ClassVar[bool] = True
     deviation: Deviation = "std"  # what dev is
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """Where the first of the honest balls is left: a quadratic equation for each."""
         assert seen.honest is not None
-        mean, direction = _direction(seen.honest, self.deviation)
-        bound = float(np.max(squared_distances(seen.honest)))
+        xp, (mean, direction) = namespace(own), _direction(seen.honest, self.deviation)
+        bound = float(xp.max(squared_distances(seen.honest, seen.sums)))
         # ||mu - lam d - x||^2 = a lam^2 - 2 b lam + c with b = (mu - x).d and c = ||mu - x||^2 <= bound
         offsets = mean - seen.honest
-        a, b, c = direction @ direction, offsets @ direction, np.sum(offsets * offsets, axis=1)
+        a, b, c = direction @ direction, offsets @ direction, xp.sum(offsets * offsets, axis=1)
         if a == 0:
             return mean
-        lam = np.min((b + np.sqrt(np.maximum(b * b - a * (c - bound), 0))) / a)
-        return mean - np.asarray(max(float(lam), 0.0), own.dtype) * direction
+        under = b * b - a * (c - bound)
+        lam = float(xp.min((b + xp.sqrt(xp.maximum(under, xp.zeros_like(under)))) / a))
+        return mean - max(lam, 0.0) * direction
 
 
 class MinSum(Attack):
@@ -49,19 +51,20 @@ class MinSum(Attack):
 
     source: ClassVar[str] = "Shejwalkar and Houmansadr 2021"
     cost: ClassVar[str] = "n^2 dim"
+    on_gpu: ClassVar[bool] = True
     colludes: ClassVar[bool] = True
     deviation: Deviation = "std"  # what dev is
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """sum_i ||m - x_i||^2 = sum_i ||mu - x_i||^2 + H lam^2 ||dev||^2."""
         assert seen.honest is not None
-        mean, direction = _direction(seen.honest, self.deviation)
-        bound = float(np.min(np.sum(squared_distances(seen.honest), axis=1)))
+        xp, (mean, direction) = namespace(own), _direction(seen.honest, self.deviation)
+        bound = float(xp.min(xp.sum(squared_distances(seen.honest, seen.sums), axis=1)))
         offsets = mean - seen.honest
-        room = bound - float(np.sum(offsets * offsets))
-        length = len(seen.honest) * float(direction @ direction)
-        lam = np.sqrt(max(room, 0.0) / length) if length > 0 else 0.0
-        return mean - np.asarray(lam, own.dtype) * direction
+        room = bound - float(xp.sum(offsets * offsets))
+        length = seen.honest.shape[0] * float(direction @ direction)
+        lam = math.sqrt(max(room, 0.0) / length) if length > 0 else 0.0
+        return mean - lam * direction
 
 
 class FangKrum(Attack):
@@ -70,23 +73,25 @@ class FangKrum(Attack):
     source: ClassVar[str] = "Fang et al. 2020, as in the code of Shejwalkar and Houmansadr 2021"
     acronym: ClassVar[str] = "Fang"
     cost: ClassVar[str] = "n^2 dim for each halving, 60 at most"
+    on_gpu: ClassVar[bool] = True
     colludes: ClassVar[bool] = True
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """Start at the bound of the paper, halve until Krum is deceived (or lam is negligible)."""
         assert seen.honest is not None
-        honest, (count, dim) = seen.honest, seen.honest.shape
+        xp, honest, (count, dim) = namespace(own), seen.honest, seen.honest.shape
         byzantine = seen.messages - count
-        mean = np.mean(honest, axis=0)
+        mean = xp.mean(honest, axis=0)
         nearest = max(count - 2, 1)
-        inner = np.sort(squared_distances(honest), axis=1)[:, 1 : nearest + 1]
-        radius = np.sqrt(np.max(np.sum((honest - mean) ** 2, axis=1)))
+        inner = xp.sort(squared_distances(honest, seen.sums), axis=1)[:, 1 : nearest + 1]
+        offsets = honest - mean
+        radius = float(xp.sqrt(xp.max(xp.sum(offsets * offsets, axis=1))))
         room = max(seen.messages - 2 * byzantine - 1, 1)
-        lam = float(np.sqrt(np.min(np.sum(inner, axis=1)) / (room * dim)) + radius / np.sqrt(dim))
+        lam = float(xp.sqrt(xp.min(xp.sum(inner, axis=1)) / (room * dim))) + radius / math.sqrt(dim)
         for _ in range(_HALVINGS):
-            forged = np.asarray(-lam, own.dtype) * np.sign(mean)
-            votes = np.concatenate([np.broadcast_to(forged, (byzantine, dim)), honest])
-            if seen.messages < byzantine + 3 or int(np.argmin(krum_scores(votes, byzantine))) < byzantine:
+            forged = -lam * xp.sign(mean)
+            votes = xp.concat([xp.broadcast_to(forged, (byzantine, dim)), honest])
+            if seen.messages < byzantine + 3 or int(xp.argmin(krum_scores(votes, byzantine, seen.sums))) < byzantine:
                 break
             lam /= 2
         return forged
@@ -101,19 +106,21 @@ class FangTrimmed(Attack):
     source: ClassVar[str] = "Fang et al. 2020"
     acronym: ClassVar[str] = "Fang"
     cost: ClassVar[str] = "n dim"
+    on_gpu: ClassVar[bool] = True
     colludes: ClassVar[bool] = True
     band: Positive = 2.0  # how far beyond the honest range, as a factor of its edge
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Each attacker draws for itself."""
         assert seen.honest is not None
-        low, high = np.min(seen.honest, axis=0), np.max(seen.honest, axis=0)
-        edge = np.where(np.mean(seen.honest, axis=0) > 0, low, high)
-        outwards = np.where(np.mean(seen.honest, axis=0) > 0, low < 0, high > 0)  # away from zero, or towards it
-        far = np.where(outwards, edge * self.band, edge / self.band)
-        drawn = streams.uniform("fang_trimmed", own.shape[1])
-        forged: Array = (edge + drawn * (far - edge)).astype(own.dtype)
-        return forged
+        xp = namespace(own)
+        low, high = xp.min(seen.honest, axis=0), xp.max(seen.honest, axis=0)
+        above = xp.mean(seen.honest, axis=0) > 0
+        edge = xp.where(above, low, high)
+        outwards = xp.where(above, low < 0, high > 0)  # away from zero, or towards it
+        far = xp.where(outwards, edge * float(self.band), edge / float(self.band))
+        drawn = beside(streams.uniform("fang_trimmed", own.shape[1]), own)
+        return as_type(edge + drawn * (far - edge), own.dtype)
 
 
 class OptimalIpm(Attack):
@@ -122,6 +129,7 @@ class OptimalIpm(Attack):
     source: ClassVar[str] = "Shejwalkar and Houmansadr 2021; Allouah et al. 2023"
     acronym: ClassVar[str] = "IPM, optimised"
     cost: ClassVar[str] = "evaluations × filters and rule"
+    on_gpu: ClassVar[bool] = True
     colludes: ClassVar[bool] = True
     knows_rule: ClassVar[bool] = True
     evaluations: PositiveCount = 20  # of filters and rule, in each round
@@ -129,8 +137,8 @@ class OptimalIpm(Attack):
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """A line search along the mean."""
         assert seen.honest is not None
-        mean = np.mean(seen.honest, axis=0)
-        return _worst(lambda lam: np.asarray(-lam, own.dtype) * mean, mean, seen, self.evaluations)
+        mean = namespace(own).mean(seen.honest, axis=0)
+        return _worst(lambda lam: -lam * mean, mean, seen, self.evaluations)
 
 
 class OptimalAlie(Attack):
@@ -139,6 +147,7 @@ class OptimalAlie(Attack):
     source: ClassVar[str] = "Shejwalkar and Houmansadr 2021; Allouah et al. 2023"
     acronym: ClassVar[str] = "ALIE, optimised"
     cost: ClassVar[str] = "evaluations × filters and rule"
+    on_gpu: ClassVar[bool] = True
     colludes: ClassVar[bool] = True
     knows_rule: ClassVar[bool] = True
     evaluations: PositiveCount = 20  # of filters and rule, in each round
@@ -146,8 +155,8 @@ class OptimalAlie(Attack):
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """A line search along the deviations."""
         assert seen.honest is not None
-        mean, deviation = np.mean(seen.honest, axis=0), np.std(seen.honest, axis=0)
-        return _worst(lambda lam: mean - np.asarray(lam, own.dtype) * deviation, mean, seen, self.evaluations)
+        mean, deviation = _direction(seen.honest, "std")
+        return _worst(lambda lam: mean - lam * deviation, mean, seen, self.evaluations)
 
 
 _HALVINGS = 60  # a lam of 2^-60 of the bound is none
@@ -155,12 +164,13 @@ _HALVINGS = 60  # a lam of 2^-60 of the bound is none
 
 def _direction(honest: Float[Array, "honest dim"], deviation: Deviation) -> tuple[Array, Array]:
     """The honest mean, and where to shift it."""
-    mean = np.mean(honest, axis=0)
+    xp = namespace(honest)
+    mean = xp.mean(honest, axis=0)
     if deviation == "std":
-        return mean, np.std(honest, axis=0)
+        return mean, xp.std(honest, axis=0)
     if deviation == "sign":
-        return mean, np.sign(mean)
-    length = np.linalg.norm(mean)
+        return mean, xp.sign(mean)
+    length = xp.sqrt(mean @ mean)
     return mean, mean / length if length > 0 else mean
 
 

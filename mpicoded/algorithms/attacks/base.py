@@ -8,6 +8,7 @@ import numpy as np
 from mpicoded.algorithms.component import Component
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Float, Int, UInt8
+from mpicoded.algorithms.slices import WHOLE, Sums
 
 
 class Seen(NamedTuple):
@@ -17,6 +18,8 @@ class Seen(NamedTuple):
     honest: Float[Array, "honest dim"] | None  # all honest messages in device order, for attacks that collude
     aggregate: Callable[[Float[Array, " dim"]], Float[Array, " dim"]] | None = None
     """What filters and rule make of the honest messages and this one of every attacker, where the rule is known."""
+    sums: Sums = WHOLE
+    """How to sum over all coordinates where the messages are."""
 
 
 class Attack(Component):
@@ -34,6 +37,8 @@ class Attack(Component):
     """Whether the packed records are changed."""
     sends: ClassVar[bool] = True
     """Whether any message is sent at all."""
+    on_gpu: ClassVar[bool] = True
+    """Whether this class's ``forge`` takes messages on a GPU, and forges them there; else it gets NumPy's."""
 
     @property
     def spoils(self) -> float | None:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import flat_places, namespace, put_flat
 from mpicoded.algorithms.attacks.base import Attack, Seen
 from mpicoded.algorithms.component import Component, PositiveCount
 from mpicoded.algorithms.randomness import Streams
@@ -16,6 +17,7 @@ class NonFinite(Attack):
 
     source: ClassVar[str] = "faults of hardware and of training code"
     cost: ClassVar[str] = "f dim"
+    on_gpu: ClassVar[bool] = True
     value: Literal["nan", "inf", "-inf"] = "nan"  # what the numbers become
     coordinates: PositiveCount | None = None  # how many of them; unset: all
 
@@ -25,9 +27,11 @@ class NonFinite(Attack):
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Put the value at its places."""
-        forged = own.copy()
-        places = streams.choices("non_finite", own.shape[1], self.coordinates or own.shape[1])
-        np.put_along_axis(forged, places, float(self.value), axis=1)
+        xp, dim = namespace(own), own.shape[1]
+        if self.coordinates is None:
+            return xp.full_like(own, float(self.value))
+        forged, places = xp.astype(own, own.dtype), streams.choices("non_finite", dim, self.coordinates)
+        put_flat(forged, flat_places(places, dim), float(self.value))
         return forged
 
 

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from mpicoded.algorithms.arrays import beside, fetched, namespace, numpy_type
 from mpicoded.algorithms.attacks.base import Attack, Seen
 from mpicoded.algorithms.component import NonNegative
 from mpicoded.algorithms.randomness import Streams
@@ -17,11 +18,12 @@ class SignFlip(Attack):
     source: ClassVar[str] = "experiments of CRA-DL and LAD"
     acronym: ClassVar[str] = "SF"
     cost: ClassVar[str] = "f dim"
+    on_gpu: ClassVar[bool] = True
     scale: float = -1.0  # what the attacker multiplies by
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Scale × own."""
-        return own * np.asarray(self.scale, own.dtype)
+        return own * float(self.scale)
 
 
 class Gaussian(Attack):
@@ -29,12 +31,13 @@ class Gaussian(Attack):
 
     source: ClassVar[str] = "experiments of CRA-DL"
     cost: ClassVar[str] = "f dim random numbers"
+    on_gpu: ClassVar[bool] = True
     deviation: NonNegative = 1.0  # standard deviation of each coordinate
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Each device draws from a stream of its own."""
         noise = self.deviation * streams.normal("gaussian", own.shape[1])
-        return noise.astype(own.dtype, copy=False)
+        return beside(noise.astype(numpy_type(own), copy=False), own)
 
 
 class SampleDuplicate(Attack):
@@ -43,12 +46,13 @@ class SampleDuplicate(Attack):
     source: ClassVar[str] = "experiments of CRA-DL"
     acronym: ClassVar[str] = "SD"
     cost: ClassVar[str] = "dim"
+    on_gpu: ClassVar[bool] = True
     colludes: ClassVar[bool] = True
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """One honest row."""
         assert seen.honest is not None
-        return seen.honest[streams.generator("sample_duplicate").integers(len(seen.honest))]
+        return seen.honest[int(streams.generator("sample_duplicate").integers(seen.honest.shape[0])), :]
 
 
 class Ipm(Attack):
@@ -57,13 +61,14 @@ class Ipm(Attack):
     source: ClassVar[str] = "Xie et al. 2019"
     acronym: ClassVar[str] = "IPM, FoE"
     cost: ClassVar[str] = "n dim"
+    on_gpu: ClassVar[bool] = True
     colludes: ClassVar[bool] = True
     scale: float = 0.9  # minus this times the honest mean is sent
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """Against the honest mean."""
         assert seen.honest is not None
-        return np.mean(seen.honest, axis=0) * np.asarray(-self.scale, own.dtype)
+        return namespace(own).mean(seen.honest, axis=0) * float(-self.scale)
 
 
 class Alie(Attack):
@@ -76,14 +81,16 @@ class Alie(Attack):
     source: ClassVar[str] = "Baruch et al. 2019"
     acronym: ClassVar[str] = "ALIE, LIE"
     cost: ClassVar[str] = "n dim"
+    on_gpu: ClassVar[bool] = True
     colludes: ClassVar[bool] = True
     z: float | None = None  # deviations from the honest mean; unset: by the formula
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
         """Shift the honest mean by z standard deviations in each coordinate."""
         assert seen.honest is not None
-        z = alie_z(seen.messages, seen.messages - len(seen.honest)) if self.z is None else self.z
-        return np.mean(seen.honest, axis=0) - np.asarray(z, own.dtype) * np.std(seen.honest, axis=0)
+        z = alie_z(seen.messages, seen.messages - seen.honest.shape[0]) if self.z is None else self.z
+        xp = namespace(own)
+        return xp.mean(seen.honest, axis=0) - float(z) * xp.std(seen.honest, axis=0)
 
 
 class Mimic(Attack):
@@ -95,6 +102,7 @@ class Mimic(Attack):
 
     source: ClassVar[str] = "Karimireddy et al. 2022"
     cost: ClassVar[str] = "n^2 dim"
+    on_gpu: ClassVar[bool] = True
     colludes: ClassVar[bool] = True
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, " dim"]:
@@ -103,12 +111,12 @@ class Mimic(Attack):
         Of messages that are too large for that, the first is copied.
         """
         assert seen.honest is not None
-        _, gram = centred_gram(seen.honest)
+        gram = fetched(centred_gram(seen.honest, seen.sums)[1])  # small: an eigenvector of it is the CPU's work
         centred = gram - gram.mean(axis=0) - gram.mean(axis=1)[:, None] + gram.mean()
         if not np.isfinite(centred).all():
-            return seen.honest[0]
+            return seen.honest[0, :]
         out = np.linalg.eigh(centred)[1][:, -1]
-        return seen.honest[np.argmax(np.abs(out))]
+        return seen.honest[int(np.argmax(np.abs(out))), :]
 
 
 class LabelFlip(Attack):
@@ -134,6 +142,7 @@ class CodeAware(Attack):
         "placement attack on DETOX (ByzShield, Konstantinidis and Ramamoorthy 2021), on cyclic windows"
     )
     cost: ClassVar[str] = "f dim"
+    on_gpu: ClassVar[bool] = True
     places: ClassVar[bool] = True
     scale: float = -1.0  # what the attacker multiplies by
     lies: Literal["message", "subset"] = "message"  # about all of the message, or about one subset in it
@@ -149,7 +158,7 @@ class CodeAware(Attack):
 
     def forge(self, own: Float[Array, "byzantine dim"], seen: Seen, streams: Streams) -> Float[Array, "byzantine dim"]:
         """Scale × own; own where a subset in it is spoiled already."""
-        return own * np.asarray(self.scale, own.dtype) if self.spoils is None else own
+        return own * float(self.scale) if self.spoils is None else own
 
 
 def alie_z(devices: int, byzantine: int) -> float:

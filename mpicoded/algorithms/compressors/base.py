@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import clear, short
+from mpicoded.algorithms.arrays import assign, clear, fetched, namespace, numpy_type, short
 from mpicoded.algorithms.component import Component
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Bool, Float, Int
@@ -16,6 +16,7 @@ WireFloat = Literal["float64", "float32", "float16"]
 """What a number may travel as."""
 
 _BLOCK = 1 << 17  # numbers worked at a time: a few arrays of them stay in cache, and what a block costs is shared
+_BLOCK_THERE = 1 << 24  # on a GPU: what is made beside the vectors stays small, and no call is too short
 
 
 class Compressor(Component):
@@ -97,6 +98,7 @@ class NoCompression(Compressor, tag="none"):
     error: ClassVar[str] = (
         "none, or that of rounding to a shorter type: 2^-24 of each number (float32), 2^-11 (float16)"
     )
+    on_gpu: ClassVar[bool] = True
     dtype: WireFloat | None = None  # what numbers travel as; unset: as they are computed
 
     def check(self, dim: int, dtype: Any) -> None:
@@ -109,10 +111,11 @@ class NoCompression(Compressor, tag="none"):
 
     def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
         """The same memory, seen as records, or numbers of the wire's type."""
-        layout = self.layout(vectors.shape[1], vectors.dtype)
-        if layout["values"].base == vectors.dtype and out is None:
-            return vectors.view(layout)[:, 0]
-        records = np.empty(len(vectors), layout) if out is None else out
+        dtype = numpy_type(vectors)
+        layout = self.layout(vectors.shape[1], dtype)
+        if layout["values"].base == dtype and out is None:
+            return fetched(vectors).view(layout)[:, 0]
+        records = np.empty(vectors.shape[0], layout) if out is None else out
         to_wire(vectors, records["values"])
         return records
 
@@ -123,7 +126,7 @@ class NoCompression(Compressor, tag="none"):
         values: Array = records["values"]
         if out is None:
             return values.astype(np.float64) if self.dtype else values
-        out[...] = values
+        assign(out, values)
         return out
 
     def saturated(self, records: Array) -> Int[Array, " messages"]:
@@ -172,15 +175,23 @@ def receive(
     return vectors, arrived & ~usable
 
 
-def blocks(rows: int, dim: int) -> Iterator[slice]:
-    """Slices of rows that together hold about as many numbers as the cache takes, at least one row each."""
-    step = max(1, _BLOCK // max(dim, 1))
+def blocks(rows: int, dim: int, array: Array | None = None) -> Iterator[slice]:
+    """Slices of rows that together hold about as many numbers as the cache takes, at least one row each.
+
+    More where the ``array`` that is worked on is on a GPU.
+    """
+    step = max(1, (_BLOCK if array is None or isinstance(array, np.ndarray) else _BLOCK_THERE) // max(dim, 1))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 
 
 def to_wire(values: Float[Array, "*shape"], out: Float[Array, "*shape"]) -> None:
-    """Copy numbers into ``out``'s type; finite ones that it cannot hold become its largest, of the same sign."""
+    """Copy numbers into ``out``, in its type; finite ones that it cannot hold become its largest, of the same sign.
+
+    ``out`` is NumPy's, the numbers may be on a GPU.
+    """
+    if not isinstance(values, np.ndarray):
+        values = fetched(_as_float32(values) if out.dtype == np.float32 else values)
     if out.dtype.itemsize >= values.dtype.itemsize:
         out[...] = values
         return
@@ -190,6 +201,17 @@ def to_wire(values: Float[Array, "*shape"], out: Float[Array, "*shape"]) -> None
         if np.isinf(out).any():
             beyond = np.isinf(out) & np.isfinite(values)
             out[beyond] = np.copysign(limit, values[beyond]).astype(out.dtype)
+
+
+def _as_float32(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The same of numbers on a GPU, so that no more leaves it than is sent.
+
+    To float16 they are shortened on the CPU: a GPU may round twice on the way from float64.
+    """
+    xp = namespace(values)
+    rounded, limit = xp.astype(values, xp.float32), xp.finfo(xp.float32).max
+    nearest = xp.where(values > 0, xp.full_like(rounded, limit), xp.full_like(rounded, -limit))
+    return xp.where(xp.isinf(rounded) & xp.isfinite(values), nearest, rounded)
 
 
 def at_limit(values: Float[Array, "messages numbers"]) -> Int[Array, " messages"]:

@@ -2,14 +2,23 @@
 
 import functools
 import importlib.util
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, cast
 
 import msgspec
 import numpy as np
 
+from mpicoded.algorithms.arrays import as_type, assign, beside, fetched, into, namespace, numpy_type
 from mpicoded.algorithms.compressors.base import Compressor, blocks
-from mpicoded.algorithms.compressors.packing import Digits, pack_bits, packed_bytes, unpack_bits
+from mpicoded.algorithms.compressors.packing import (
+    Digits,
+    pack_bits,
+    pack_mask,
+    packed_bytes,
+    unpack_bits,
+    unpack_mask,
+)
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array, Bool, Float
 
@@ -32,6 +41,7 @@ class Qsgd(Compressor):
     )
     cost: ClassVar[str] = f"{wire} bits a message; dim random numbers"
     error: ClassVar[str] = "unbiased, delta <= min(p/levels^2, sqrt(p)/levels)"
+    on_gpu: ClassVar[bool] = True
     levels: Annotated[int, msgspec.Meta(ge=1, le=32767)] = 1  # steps from zero to the norm
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
@@ -40,29 +50,30 @@ class Qsgd(Compressor):
 
     def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
         """Round at random, with 32 random bits a coordinate."""
-        count, dim = vectors.shape
-        records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
+        xp, (count, dim) = namespace(vectors), vectors.shape
+        records = np.empty(count, self.layout(dim, numpy_type(vectors))) if out is None else out
         packing = self._digits(dim)
         columns = packing.words * packing.per_word
-        quantize = _compiled_quantize() if dim >= _WORTH_COMPILING else None
+        quantize = _compiled_quantize() if dim >= _WORTH_COMPILING and xp is np else None
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # what an attacker forged may be NaN or inf
-            for rows in blocks(count, dim):
-                norm, unit = _norms(vectors[rows])
-                records["norm"][rows] = norm
-                unit *= self.levels
-                random = streams.of(streams.ids[rows]).half_words("qsgd", dim)
+            for rows in blocks(count, dim, vectors):
+                norm, unit = _norms(vectors[rows, :])
+                records["norm"][rows] = fetched(norm)
+                unit *= float(self.levels)
+                random = beside(streams.of(streams.ids[rows]).half_words("qsgd", dim), vectors)
                 if quantize is not None:
                     words = np.empty((len(norm), packing.words), np.uint64)
                     quantize(unit, random, self.levels, packing.per_word, words)
                     packing.store(words, records["digits"][rows])
                     continue
-                digits = np.empty((len(norm), columns))
+                digits = xp.empty((unit.shape[0], columns), dtype=xp.float64, device=vectors.device)
                 digits[:, dim:] = 0
                 place = digits[:, :dim]
-                np.multiply(random, 2.0**-32, out=place)
+                into(xp.multiply, random if xp is np else as_type(random, xp.float64), 2.0**-32, out=place)
                 place += unit
-                np.floor(place, out=place)
-                place += self.levels  # 0 … 2 levels, since no size is above 1 and no uniform number above 1 - 2^-32
+                into(xp.floor, place, out=place)
+                # 0 … 2 levels, since no size is above 1 and no uniform number above 1 - 2^-32
+                place += float(self.levels)
                 packing.pack(digits, records["digits"][rows])
         return records
 
@@ -72,11 +83,12 @@ class Qsgd(Compressor):
         """The norm times each level."""
         if out is None:
             out = np.empty((len(records), dim))
-        packing = self._digits(dim)
-        for rows in blocks(len(records), dim):
-            shares = packing.unpack(records["digits"][rows], self.levels, out.dtype, unit=self.levels)[:, :dim]
-            norm = records["norm"][rows].astype(out.dtype, copy=False)
-            np.multiply(shares, norm[:, None], out=out[rows])
+        xp, packing = namespace(out), self._digits(dim)
+        norms = as_type(beside(records["norm"], out), out.dtype)[:, None]
+        for rows in blocks(len(records), dim, out):
+            words = beside(packing.load(records["digits"][rows]), out)
+            shares = packing.unpack(words, self.levels, out.dtype, unit=self.levels)[:, :dim]
+            into(xp.multiply, shares, norms[rows, :], out=out[rows, :])
         return out
 
     def sound(self, records: Array, dim: int) -> Bool[Array, " messages"]:
@@ -103,6 +115,7 @@ class Natural(Compressor):
     wire: ClassVar[str] = "12 p from float64, 9 p from float32"
     cost: ClassVar[str] = f"{wire} bits a message; dim random numbers"
     error: ClassVar[str] = "unbiased, delta = 1/8 for normal numbers"
+    on_gpu: ClassVar[bool] = True
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
         """A code of sign and exponent for each coordinate, without gaps."""
@@ -111,22 +124,25 @@ class Natural(Compressor):
 
     def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
         """Random bits added below the exponent carry into it as often as they should."""
-        count, dim = vectors.shape
-        records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
-        unsigned, mantissa, bits = _parts(vectors.dtype)
+        xp, (count, dim) = namespace(vectors), vectors.shape
+        records = np.empty(count, self.layout(dim, numpy_type(vectors))) if out is None else out
+        unsigned, mantissa, bits = _parts(numpy_type(vectors))
         (field,) = records.dtype.names
-        infinite = np.uint16((1 << bits - 1) - 1)  # the exponent of NaN and inf, one above that of the largest finite
-        for rows in blocks(count, dim):
-            numbers = vectors[rows].view(unsigned)
+        infinite = (1 << bits - 1) - 1  # the exponent of NaN and inf, one above that of the largest finite
+        for rows in blocks(count, dim, vectors):
+            numbers = vectors[rows, :].view(unsigned)  # beyond the standard: NumPy's and CuPy's
             own = streams.of(streams.ids[rows])
-            words = own.words("natural", dim) if unsigned.itemsize == 8 else own.half_words("natural", dim)
-            words >>= unsigned.type(bits)
+            drawn = own.words("natural", dim) if unsigned.itemsize == 8 else own.half_words("natural", dim)
+            words = beside(drawn, vectors)
+            words >>= bits
             words += numbers
-            words >>= unsigned.type(mantissa)
-            codes = words.astype(np.uint16)
+            words >>= mantissa
+            codes = as_type(words, xp.uint16)
             # What is finite stays so: past the largest power of two there is none to round up to.
-            unrounded = (numbers >> unsigned.type(mantissa)).astype(np.uint16)
-            np.copyto(codes, unrounded, where=unrounded & infinite >= infinite - 1)
+            unrounded = as_type(numbers >> mantissa, xp.uint16)
+            beyond = unrounded & infinite >= infinite - 1
+            if xp.any(beyond):
+                codes = xp.where(beyond, unrounded, codes)
             pack_bits(codes, bits, records[field][rows])
         return records
 
@@ -138,10 +154,10 @@ class Natural(Compressor):
             out = np.empty((len(records), dim))
         unsigned, mantissa, bits = self._parts(records)
         (field,) = records.dtype.names
-        for rows in blocks(len(records), dim):
-            codes = unpack_bits(records[field][rows], dim, bits).astype(unsigned, copy=False)
-            codes <<= unsigned.type(mantissa)
-            out[rows] = codes.view(f"f{unsigned.itemsize}")
+        for rows in blocks(len(records), dim, out):
+            codes = as_type(unpack_bits(beside(records[field][rows], out), dim, bits), unsigned)
+            codes <<= mantissa
+            out[rows, :] = codes.view(f"f{unsigned.itemsize}")
         return out
 
     def variance(self, dim: int) -> float | None:
@@ -161,6 +177,7 @@ class Sign(Compressor):
     wire: ClassVar[str] = "p, and b more where scaled"
     cost: ClassVar[str] = f"{wire} bits a message; dim"
     error: ClassVar[str] = "biased; scaled: contraction at least 1/p"
+    on_gpu: ClassVar[bool] = True
     scaled: bool = True  # send the mean absolute value, too
 
     def layout(self, dim: int, dtype: Any) -> np.dtype[Any]:
@@ -170,17 +187,17 @@ class Sign(Compressor):
 
     def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
         """Signs as bits, minus as one."""
-        count, dim = vectors.shape
-        records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
+        xp, (count, dim) = namespace(vectors), vectors.shape
+        records = np.empty(count, self.layout(dim, numpy_type(vectors))) if out is None else out
         with np.errstate(invalid="ignore", over="ignore"):
-            for rows in blocks(count, dim):
-                part = vectors[rows]
-                records["signs"][rows] = np.packbits(part < 0, axis=1, bitorder="little")
+            for rows in blocks(count, dim, vectors):
+                part = vectors[rows, :]
+                pack_mask(part < 0, records["signs"][rows])
                 if self.scaled:
-                    sizes = np.abs(part)
-                    largest = sizes.max(axis=1, keepdims=True)
-                    sizes /= np.where(largest > 0, largest, 1)  # the sum of what is large would overflow
-                    records["scale"][rows] = largest[:, 0] * sizes.mean(axis=1)
+                    sizes = xp.abs(part)
+                    largest = xp.max(sizes, axis=1, keepdims=True)
+                    sizes /= xp.where(largest > 0, largest, 1.0)  # the sum of what is large would overflow
+                    records["scale"][rows] = fetched(largest[:, 0] * xp.mean(sizes, axis=1))
         return records
 
     def decompress(
@@ -189,11 +206,15 @@ class Sign(Compressor):
         """Plus or minus the scale."""
         if out is None:
             out = np.empty((len(records), dim))
-        for rows in blocks(len(records), dim):
-            minus = np.unpackbits(records["signs"][rows], axis=1, count=dim, bitorder="little")
-            out[rows] = 1 - 2 * minus.astype(np.int8)
+        xp = namespace(out)
+        if self.scaled:
+            scales = as_type(beside(records["scale"], out), out.dtype)[:, None]
+        for rows in blocks(len(records), dim, out):
+            minus = unpack_mask(beside(records["signs"][rows], out), dim)
+            signs = out[rows, :]
+            assign(signs, 1 - 2 * as_type(minus, xp.int8))
             if self.scaled:
-                out[rows] *= records["scale"][rows].astype(out.dtype, copy=False)[:, None]
+                signs *= scales[rows, :]
         return out
 
     def sound(self, records: Array, dim: int) -> Bool[Array, " messages"]:
@@ -223,14 +244,15 @@ def _compiled_quantize() -> Callable[..., None] | None:
 
 def _norms(vectors: Float[Array, "rows dim"]) -> tuple[Float[Array, " rows"], Float[Array, "rows dim"]]:
     """The norms, largest finite number at most, and the vectors divided by them; NaN where a vector is not finite."""
-    unit = np.abs(vectors)
-    largest = unit.max(axis=1)
-    scale = np.where(largest == 0, 1, largest)[:, None]
-    np.divide(vectors, scale, out=unit)  # no square overflows, none of all is lost
-    length = np.sqrt(np.sum(unit * unit, axis=1))  # at least 1, since the largest has become 1
-    unit /= np.where(length > 0, length, 1)[:, None]
-    norm = largest * length
-    return np.where(np.isfinite(largest), np.minimum(norm, np.finfo(norm.dtype).max), np.nan), unit
+    xp = namespace(vectors)
+    unit = xp.abs(vectors)
+    largest = xp.max(unit, axis=1)
+    scale = xp.where(largest == 0, 1.0, largest)[:, None]
+    into(xp.divide, vectors, scale, out=unit)  # no square overflows, none of all is lost
+    length = xp.sqrt(xp.sum(unit * unit, axis=1))  # at least 1, since the largest has become 1
+    unit /= xp.where(length > 0, length, 1.0)[:, None]
+    norm = xp.minimum(largest * length, xp.finfo(unit.dtype).max)
+    return xp.where(xp.isfinite(largest), norm, math.nan), unit
 
 
 def _parts(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], int, int]:

@@ -4,12 +4,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import fetched, namespace
+from mpicoded.algorithms.arrays import as_type, beside, flat_places, namespace, numpy_type, put_flat, take_flat
 from mpicoded.algorithms.component import Component, PositiveCount
 from mpicoded.algorithms.compressors.base import Compressor, WireFloat, at_limit, blocks, check_wire, to_wire
 from mpicoded.algorithms.compressors.packing import pack_bits, packed_bytes, unpack_bits
 from mpicoded.algorithms.randomness import Streams
-from mpicoded.algorithms.shapes import Array, Bool, Float, Int, Integer
+from mpicoded.algorithms.shapes import Array, Bool, Float, Int, Integer, UInt8
 from mpicoded.errors import InputError
 
 
@@ -48,21 +48,18 @@ class RandK(Compressor):
     def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
         """Pick the numbers at the places."""
         count, dim = vectors.shape
-        records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
+        records = np.empty(count, self.layout(dim, numpy_type(vectors))) if out is None else out
         values = records["values"]
         if self.shared:
-            places = self._places(streams.shared(), dim)[0]
-            if not isinstance(vectors, np.ndarray):
-                xp = namespace(vectors)
-                to_wire(fetched(xp.take(vectors, xp.asarray(places, device=vectors.device), axis=1)), values)
-            elif values.dtype == vectors.dtype and values.flags.c_contiguous:
+            places, xp = self._places(streams.shared(), dim)[0], namespace(vectors)
+            if xp is np and values.dtype == vectors.dtype and values.flags.c_contiguous:
                 np.take(vectors, places, axis=1, out=values, mode="clip")
             else:
-                to_wire(np.take(vectors, places, axis=1), values)
+                to_wire(xp.take(vectors, beside(places, vectors), axis=1), values)
             return records
-        for rows in blocks(count, 2 * self.kept):
+        for rows in blocks(count, 2 * self.kept, vectors):
             places = self._places(streams.of(streams.ids[rows]), dim)
-            to_wire(_taken(vectors[rows], _flat(places, dim)), values[rows])
+            to_wire(take_flat(vectors[rows, :], flat_places(places, dim)), values[rows])
         return records
 
     def decompress(
@@ -71,16 +68,15 @@ class RandK(Compressor):
         """The numbers times p/kept at their places, zero elsewhere."""
         if out is None:
             out = np.empty((len(records), dim))
-        scale = out.dtype.type(dim / self.kept)
+        scale = numpy_type(out).type(dim / self.kept)
         out[...] = 0
         if self.shared:
             places, values = self._places(streams.shared(), dim)[0], _scaled(records["values"], scale)
-            xp = namespace(out)
-            out[:, xp.asarray(places, device=out.device)] = xp.asarray(values, device=out.device)
+            out[:, beside(places, out)] = beside(values, out)
             return out
-        for rows in blocks(len(records), 2 * self.kept):
+        for rows in blocks(len(records), 2 * self.kept, out):
             places = self._places(streams.of(streams.ids[rows]), dim)
-            _put(out[rows], _flat(places, dim), _scaled(records["values"][rows], scale))
+            put_flat(out[rows, :], flat_places(places, dim), _scaled(records["values"][rows], scale))
         return out
 
     def saturated(self, records: Array) -> Int[Array, " messages"]:
@@ -103,6 +99,7 @@ class TopK(Compressor):
     wire: ClassVar[str] = "kept × (b + ceil(log2 p))"
     cost: ClassVar[str] = f"{wire} bits a message; dim for the selection"
     error: ClassVar[str] = "biased, contraction kept/p"
+    on_gpu: ClassVar[bool] = True
     kept: PositiveCount  # coordinates that are sent
     dtype: WireFloat | None = None  # what numbers travel as; unset: as they are computed
 
@@ -119,12 +116,11 @@ class TopK(Compressor):
     def compress(self, vectors: Float[Array, "messages dim"], streams: Streams, out: Array | None = None) -> Array:
         """Select (NaN counts as largest, so that it is seen), and put the places in order."""
         count, dim = vectors.shape
-        records = np.empty(count, self.layout(dim, vectors.dtype)) if out is None else out
-        for rows in blocks(count, dim):
-            sizes = np.abs(vectors[rows])
-            places = np.argpartition(sizes, dim - self.kept, axis=1)[:, dim - self.kept :].astype(np.uint32)
-            places.sort(axis=1)
-            to_wire(vectors[rows].take(_flat(places, dim)), records["values"][rows])
+        records = np.empty(count, self.layout(dim, numpy_type(vectors))) if out is None else out
+        for rows in blocks(count, dim, vectors):
+            part = vectors[rows, :]
+            places = _largest(part, self.kept)
+            to_wire(take_flat(part, flat_places(places, dim)), records["values"][rows])
             pack_bits(places, _place_bits(dim), records["places"][rows])
         return records
 
@@ -134,15 +130,17 @@ class TopK(Compressor):
         """The numbers at their places, zero elsewhere."""
         if out is None:
             out = np.empty((len(records), dim))
-        out.fill(0)
-        for rows in blocks(len(records), self.kept):
-            places = np.minimum(self._places(records[rows], dim), dim - 1)  # whatever a bad record says
-            out[rows].put(_flat(places, dim), records["values"][rows].astype(out.dtype, copy=False))
+        out[...] = 0
+        xp = namespace(out)
+        for rows in blocks(len(records), self.kept, out):
+            values, packed = beside(records["values"][rows], out), beside(records["places"][rows], out)
+            places = xp.minimum(self._places(packed, dim), dim - 1)  # whatever a bad record says
+            put_flat(out[rows, :], flat_places(places, dim), as_type(values, out.dtype))
         return out
 
     def sound(self, records: Array, dim: int) -> Bool[Array, " messages"]:
         """Places below dim, each of them once."""
-        places = self._places(records, dim)
+        places = self._places(records["places"], dim)
         return np.asarray((places[:, -1] < dim) & (places[:, 1:] > places[:, :-1]).all(axis=1))
 
     def saturated(self, records: Array) -> Int[Array, " messages"]:
@@ -157,8 +155,9 @@ class TopK(Compressor):
         """kept/p: what is left out is smaller than what is sent."""
         return self.kept / dim
 
-    def _places(self, records: Array, dim: int) -> Int[Array, "messages kept"]:
-        return unpack_bits(records["places"], self.kept, _place_bits(dim)).astype(np.int64)
+    def _places(self, packed: UInt8[Array, "messages bytes"], dim: int) -> Int[Array, "messages kept"]:
+        xp = namespace(packed)
+        return as_type(unpack_bits(packed, self.kept, _place_bits(dim)), xp.int64)
 
 
 def _place_bits(dim: int) -> int:
@@ -166,29 +165,14 @@ def _place_bits(dim: int) -> int:
     return (dim - 1).bit_length()
 
 
-def _flat(places: Integer[Array, "rows kept"], dim: int) -> Int[Array, "rows kept"]:
-    """Places in rows of ``dim`` numbers one after the other: ``take`` and ``put`` are fastest with these."""
-    return places + dim * np.arange(len(places))[:, None]
+def _largest(vectors: Float[Array, "rows dim"], kept: int) -> Integer[Array, "rows kept"]:
+    """The places of the numbers of largest absolute value, NaN before all, ascending.
 
-
-def _taken(vectors: Float[Array, "rows dim"], flat: Int[Array, "rows kept"]) -> Float[Array, "rows kept"]:
-    """The numbers at flat places, as NumPy's."""
-    if isinstance(vectors, np.ndarray):
-        return vectors.take(flat)
-    xp = namespace(vectors)
-    found = xp.take(xp.reshape(vectors, (-1,)), xp.asarray(flat.ravel(), device=vectors.device), axis=0)
-    there: Array = fetched(found)
-    return there.reshape(flat.shape)
-
-
-def _put(out: Float[Array, "rows dim"], flat: Int[Array, "rows kept"], values: Float[Array, "rows kept"]) -> None:
-    """NumPy's numbers to flat places."""
-    if isinstance(out, np.ndarray):
-        out.put(flat, values)
-        return
-    xp = namespace(out)
-    numbers = xp.reshape(out, (-1,))  # the same memory
-    numbers[xp.asarray(flat.ravel(), device=out.device)] = xp.asarray(values.ravel(), device=out.device)
+    Which of equal numbers at the border are among them is NumPy's choice; elsewhere the last ones are.
+    """
+    xp, sizes, most = namespace(vectors), abs(vectors), vectors.shape[1] - kept
+    order = np.argpartition(sizes, most, axis=1) if xp is np else xp.argsort(sizes, axis=1)  # which has no partition
+    return xp.sort(as_type(order[:, most:], xp.uint32), axis=1)
 
 
 def _scaled(values: Array, scale: Any) -> Array:

@@ -43,8 +43,12 @@ class Memory(Component):
     A round of a message: ``prepare`` turns what a device has computed into what an honest device says; an attack may
     say something else instead; ``residual`` makes of it what is compressed; ``update`` takes in what came out of the
     decompressor. The server makes a vote of that (``votes``). A state holds ``device_slots`` vectors of every message
-    at the device, ``server_slots`` at the server, all zero before the first round. Arrays are changed in place.
+    at the device, ``server_slots`` at the server, all zero before the first round. Arrays are changed in place,
+    wherever they are; masks are NumPy's, and so is ``last``.
     """
+
+    on_gpu: ClassVar[bool] = True
+    """Whether messages and states may be on a GPU in this class's methods that change them; else they are NumPy's."""
 
     @property
     def device_slots(self) -> int:
@@ -125,7 +129,7 @@ def coins(seed: int, rounds: Int[Array, " rounds"], probability: float) -> Bool[
 
 def settle(vectors: Messages, total: int) -> Mask:
     """Start again from zero where lies or overflows have made a vector too long for any rule; where that was."""
-    return np.asarray(replace_unusable(vectors, np.ones(len(vectors), bool), total)[1])
+    return np.asarray(replace_unusable(vectors, np.ones(vectors.shape[0], bool), total)[1])
 
 
 def follow(estimates: Messages, received: Messages, total: int) -> Mask:

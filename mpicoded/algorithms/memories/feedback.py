@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from mpicoded.algorithms.allocations import Allocation
+from mpicoded.algorithms.arrays import clear
 from mpicoded.algorithms.compressors import Compressor
 from mpicoded.algorithms.memories.base import (
     Mask,
@@ -27,6 +28,8 @@ class Feedback(Memory):
     device, its g_i stays on both sides and its vote is zero.
     """
 
+    on_gpu: ClassVar[bool] = True
+
     @property
     def server_slots(self) -> int:
         """g_i."""
@@ -48,7 +51,7 @@ class Feedback(Memory):
         """g_i of those that sent."""
         self._follow(state[-1], received, turn)
         received[...] = state[-1]
-        received[~usable] = 0
+        clear(received, ~usable)
 
     def _follow(self, estimates: Messages, received: Messages, turn: Turn) -> Mask:
         factor = self.factor(turn.compressor, received.shape[1])
@@ -92,6 +95,7 @@ class Dm21(Feedback):
         "N dim, and with variance_reduced a second gradient; N dim numbers kept by the server and 3 N dim by all "
         "devices together"
     )
+    on_gpu: ClassVar[bool] = True
     eta: Share = 0.1  # the share of what is new in v and u
     variance_reduced: bool = False  # a second gradient, at the previous parameters
 

@@ -2,8 +2,7 @@
 
 from typing import ClassVar
 
-import numpy as np
-
+from mpicoded.algorithms.arrays import clear, into_rows, namespace
 from mpicoded.algorithms.component import Fraction
 from mpicoded.algorithms.memories.base import Mask, Memory, Messages, State, Turn, Vector, settle
 
@@ -18,6 +17,7 @@ class Momentum(Memory):
     source: ClassVar[str] = "Karimireddy et al. 2021; with NNM: Allouah et al. 2023"
     acronym: ClassVar[str] = "worker momentum"
     cost: ClassVar[str] = "N dim, and as many numbers kept by all devices together"
+    on_gpu: ClassVar[bool] = True
     beta: Fraction = 0.9  # the share of what is old
 
     @property
@@ -46,6 +46,7 @@ class ServerMomentum(Memory):
     source: ClassVar[str] = "arXiv 2508.17129, with rand_k, shared = true"
     acronym: ClassVar[str] = "RoSDHB"
     cost: ClassVar[str] = "N dim, and as many numbers kept by the server"
+    on_gpu: ClassVar[bool] = True
     beta: Fraction = 0.9  # the share of what is old
 
     @property
@@ -55,12 +56,12 @@ class ServerMomentum(Memory):
 
     def votes(self, received: Messages, state: State, last: Vector, usable: Mask, turn: Turn) -> None:
         """The momenta of those that sent."""
-        np.multiply(state[0], self.beta, out=state[0], where=usable[:, None])
+        into_rows(namespace(received).multiply, state[0], self.beta, usable)
         received *= 1 - self.beta
         state[0] += received
         settle(state[0], turn.total)
         received[...] = state[0]
-        received[~usable] = 0
+        clear(received, ~usable)
 
 
 def mix(average: Messages, new: Messages, share: float) -> None:

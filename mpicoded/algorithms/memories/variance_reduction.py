@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from mpicoded.algorithms.allocations import Allocation
+from mpicoded.algorithms.arrays import beside, clear, into_rows, namespace, replace, rows
 from mpicoded.algorithms.compressors import Compressor
 from mpicoded.algorithms.encoders import Encoder
 from mpicoded.algorithms.memories.base import (
@@ -37,6 +38,7 @@ class Marina(Memory):
     source: ClassVar[str] = "arXiv 2206.00529"
     acronym: ClassVar[str] = "Byz-VR-MARINA"
     cost: ClassVar[str] = "N dim and a second gradient; with own anchors N dim numbers kept by the server"
+    on_gpu: ClassVar[bool] = True
     probability: Share = 0.1  # of a round with gradients of all samples
     anchor: Literal["server", "own"] = "server"  # what differences are added to
 
@@ -88,14 +90,14 @@ class Marina(Memory):
         """The estimates of those that sent."""
         if self.anchor == "own":
             if turn.whole:
-                np.copyto(state[0], received, where=usable[:, None])
+                replace(state[0], usable, rows(received, np.flatnonzero(usable)))
             else:
                 follow(state[0], received, turn.total)
             received[...] = state[0]
         elif not turn.whole:
-            received += last
+            received += beside(last, received)
             settle(received, turn.total)
-        received[~usable] = 0
+        clear(received, ~usable)
 
 
 class DashaPage(Feedback):
@@ -110,6 +112,7 @@ class DashaPage(Feedback):
     cost: ClassVar[str] = (
         "N dim and a second gradient; N dim numbers kept by the server and 3 N dim by all devices together"
     )
+    on_gpu: ClassVar[bool] = True
     probability: Share = 0.1  # of a round with gradients of all samples
 
     @property
@@ -159,12 +162,12 @@ class DashaPage(Feedback):
     def update(self, state: State, residuals: Messages, received: Messages, usable: Mask, turn: Turn) -> None:
         """g_i += received, and y_i is what was said, where it was received."""
         _, z, g = state
-        share, where = 1 / (2 * (turn.compressor.variance(z.shape[1]) or 0.0) + 1), usable[:, None]
+        xp, share = namespace(z), 1 / (2 * (turn.compressor.variance(z.shape[1]) or 0.0) + 1)
         again = self._follow(g, received, turn)
-        np.add(z, residuals, out=z, where=where)
-        np.multiply(z, 1 - share, out=z, where=where)
+        into_rows(xp.add, z, residuals, usable)
+        into_rows(xp.multiply, z, 1 - share, usable)
         received[...] = g
         received *= share
-        np.add(z, received, out=z, where=where)
+        into_rows(xp.add, z, received, usable)
         again |= settle(z, turn.total)
-        z[again] = g[again]
+        replace(z, again, rows(g, np.flatnonzero(again)))

@@ -16,6 +16,7 @@ from array_api_compat import numpy as standard
 __version__ = "0 (a stand-in)"
 _SELF = sys.modules[__name__]
 moved = []  # "up" or "down", and the shape, of every copy between the two memories
+carried = {"up": 0, "down": 0}  # bytes
 
 
 class Array:
@@ -78,8 +79,14 @@ class Array:
     def astype(self, dtype, copy=True):
         return _wrap(self._data.astype(dtype, copy=copy))
 
+    def view(self, dtype):
+        return _wrap(self._data.view(dtype))
+
+    def __abs__(self):
+        return _wrap(abs(self._data))
+
     def get(self, out=None):
-        moved.append(("down", self.shape))
+        _note("down", self)
         if out is None:
             return self._data.copy()
         assert (out.shape, out.dtype, out.flags.c_contiguous) == (self.shape, self.dtype, True)
@@ -112,8 +119,16 @@ def _operator(name):
     setattr(Array, f"__i{stem}__", in_place)
 
 
-for _name in ("add", "sub", "mul", "truediv", "matmul", "eq", "lt", "le", "gt", "ge", "and_"):
+for _name in (
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "lshift", "rshift"),
+    *("eq", "lt", "le", "gt", "ge", "and_", "or_"),
+):
     _operator(_name)
+
+
+def _note(way, array):
+    moved.append((way, array.shape))
+    carried[way] += array.nbytes
 
 
 def _wrap(value):
@@ -160,9 +175,13 @@ def ascontiguousarray(array):
     return Array(np.ascontiguousarray(array._data))
 
 
+def astype(array, dtype, copy=True, device=None):
+    return array.astype(dtype, copy=copy)
+
+
 def asarray(data, dtype=None, device=None):
     if isinstance(data, np.ndarray):
-        moved.append(("up", data.shape))
+        _note("up", data)
         return _wrap(np.array(data, dtype))
     return _wrap(np.asarray(_unwrap(data), dtype))
 
