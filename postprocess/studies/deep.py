@@ -98,7 +98,13 @@ def curve(found: list[Results], over: str) -> tuple[Any, Any]:
 
 
 def picture(fetch: Fetch, path: Path, seeds: Sequence[int]) -> None:
-    """Accuracy over rounds, gradients and bytes: a row for each attack, MLP, the stronger skew."""
+    """Accuracy over rounds, gradients and bytes: a row for each attack, the stronger skew. The CNN beside the MLP."""
+    for network in NETWORKS:
+        draw(fetch, path if network == "mlp" else path.with_stem(f"{path.stem}_{network}"), network, seeds)
+
+
+def draw(fetch: Fetch, path: Path, network: str, seeds: Sequence[int]) -> None:
+    """One picture of one network."""
     from matplotlib.ticker import NullFormatter
 
     over = ("rounds", "subset gradients computed", "MB sent by all devices")
@@ -106,7 +112,7 @@ def picture(fetch: Fetch, path: Path, seeds: Sequence[int]) -> None:
     for row, attack in zip(axes, ATTACKS, strict=True):
         for axis, what in zip(row, over, strict=True):
             for number, system in enumerate(SYSTEMS):
-                found = [fetch(run) for run in runs("mlp", system, SKEWS[0], attack, seeds)]
+                found = [fetch(run) for run in runs(network, system, SKEWS[0], attack, seeds)]
                 x, y = curve(found, what)
                 first = 0 if what == "rounds" else 1  # zero has no place on a logarithmic axis
                 axis.plot(x[first:], y[first:], label=system, **style(number))
