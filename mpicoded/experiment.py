@@ -67,7 +67,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     rounds: PositiveCount  # steps of the server
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0  # of all that is random
     evaluate_every: PositiveCount = 10  # rounds between two rows of the history
-    evaluate: Literal["all", "test"] = "all"  # test: accuracy and loss on the test split alone, not on all samples
+    evaluate: Literal["test"] | None = None  # the test split alone; unset: loss and gradient of all samples, too
     checkpoint_every: PositiveCount | str | None = None  # rounds, or a time as in "30s"; unset: when a signal comes
     data: Data
     model: models.Choice
@@ -148,8 +148,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             self._check_sharded()
         self.checkpoint_interval()
         self.data.budget()
-        if self.evaluate == "test" and not data.test_samples:
-            raise InputError(f'evaluate = "test" needs a test split, which {data.path} does not have')
+        if self.evaluate == "test" and not (data.test_samples and data.classes):
+            raise InputError(f'evaluate = "test" needs classes and a test split, which {data.path} does not have')
         if ranks > self.devices:
             raise InputError(f"{ranks} ranks are more than the {self.devices} devices: each rank hosts one at least")
         if 2 * self.byzantine >= self.devices and self.byzantine:

@@ -165,7 +165,8 @@ def versions() -> dict[str, str]:
     }
     wheels = _wheels()
     for package in ("numpy", "scipy", "h5py", "msgspec", "mpi4py"):
-        if (version := wheels.get(package) or _registered(package)) is not None:
+        loaded = getattr(sys.modules.get(package), "__version__", None)
+        if (version := loaded or wheels.get(package) or _registered(package)) is not None:
             found[package] = version
     return found
 

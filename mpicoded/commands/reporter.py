@@ -152,9 +152,7 @@ class Reporter:
 
     def _status(self, round: float) -> None:
         self._said = time.monotonic()
-        values = "  ".join(
-            f"{name} {self._row[name]:.4g}" for name in ("loss", "suboptimality", "accuracy") if name in self._row
-        )
+        values = "  ".join(f"{name} {self._row[name]:.4g}" for name in _measured(self._row))
         line = f"round {int(round):>{len(str(self._experiment.rounds))}}/{self._experiment.rounds}  {values}"
         self._print(f"\r\x1b[K{line}" if self._bar else f"{line}\n")
 
@@ -162,9 +160,8 @@ class Reporter:
         if self._bar:
             self._print("\r\x1b[K")
         row, first = self._row, self._first
-        for name in ("loss", "suboptimality", "accuracy"):
-            if name in row:
-                self._say(name, f"{first[name]:.4g} → {row[name]:.4g}")
+        for name in _measured(row):
+            self._say(name, f"{first[name]:.4g} → {row[name]:.4g}")
         rate = row["round"] / row["seconds"] if row["seconds"] else float("inf")
         self._say(
             "finished",
@@ -209,3 +206,9 @@ def _warnings(experiment: Experiment, allocation: allocations.Report, subsets: i
     if memory.wants_fixed and experiment.byzantine and experiment.identities == "resampled":
         found.append(f'memory {memory.name()} {memory.wants_fixed} (identities = "fixed")')
     return found
+
+
+def _measured(row: Mapping[str, float]) -> list[str]:
+    """What is worth saying of a row."""
+    loss = "loss" if "loss" in row else "test_loss"
+    return [name for name in (loss, "suboptimality", "accuracy") if name in row]

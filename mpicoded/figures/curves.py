@@ -11,7 +11,7 @@ from mpicoded.errors import InputError
 from mpicoded.figures import look
 
 BANDS = ("deviation", "range", "none")
-QUANTITIES = ("accuracy", "suboptimality", "loss")
+QUANTITIES = ("accuracy", "suboptimality", "loss", "test_loss")
 _FAR = 1e30  # times the least value
 _MANY = 20  # points of a line, for which marks would be too many
 
@@ -60,7 +60,10 @@ def quantity(groups: Sequence[Group], asked: str | None = None) -> str:
     shared = columns(groups)
     if asked is not None and asked not in shared:
         raise InputError(f"not all files have the history {asked!r}; they share: {', '.join(shared)}")
-    return asked or next(name for name in QUANTITIES if name in shared)
+    found = asked or next((name for name in QUANTITIES if name in shared), None)
+    if found is None:
+        raise InputError(f"the files share none of {', '.join(QUANTITIES)}: say which to draw of {', '.join(shared)}")
+    return found
 
 
 def columns(groups: Sequence[Group]) -> list[str]:

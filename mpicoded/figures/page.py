@@ -59,7 +59,9 @@ def render(results: Sequence[Results], title: str | None = None) -> str:
 def _experiments(groups: Sequence[Group], names: Sequence[str]) -> dict[str, Any]:
     """The table of what differs and how it ended, with a sample of each curve's line."""
     made = table.make(groups)
-    drawn = [curves.curve(group, "round", curves.quantity(groups)) for group in groups]
+    known = curves.columns(groups)
+    y = next((name for name in curves.QUANTITIES if name in known), "bytes_up")  # which all have
+    drawn = [curves.curve(group, "round", y) for group in groups]
     rows = table.texts(made)
     return {
         "head": table.headings(made),

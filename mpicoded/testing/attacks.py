@@ -9,7 +9,7 @@ import pytest
 from mpicoded.algorithms.aggregators import TrimmedMean
 from mpicoded.algorithms.arrays import namespace
 from mpicoded.algorithms.attacks import Attack, Seen
-from mpicoded.algorithms.component import known_with
+from mpicoded.algorithms.component import works_on_gpu
 from mpicoded.algorithms.randomness import Streams
 from mpicoded.algorithms.shapes import Array
 from mpicoded.testing.battery import ComponentBattery
@@ -65,7 +65,7 @@ class AttackBattery(ComponentBattery):
     @pytest.mark.parametrize("dim", [1, 7, 300])
     def test_other_array_libraries_get_the_same_messages(self, part: Attack, dim: int, dtype: Any) -> None:
         """By the array API standard alone (``mpicoded.algorithms.arrays``), so that messages may lie on a GPU."""
-        if not (part.on_gpu and known_with(part, "on_gpu", "forge")):
+        if not works_on_gpu(part, "forge"):
             pytest.skip("it does not say that it can")
         own, honest = (draw(rows, dim, dtype, rows) for rows in (3, 7))
         strict = array_api_strict.asarray(own.copy())

@@ -10,7 +10,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from mpicoded.algorithms.component import Component, known_with
+from mpicoded.algorithms.component import Component, works_on_gpu
 from mpicoded.algorithms.compressors import Compressor
 from mpicoded.testing.battery import ComponentBattery
 from mpicoded.testing.vectors import (
@@ -82,7 +82,7 @@ class CompressorBattery(ComponentBattery):
     def test_other_array_libraries_make_the_same_records(self, part: Part, dim: int, dtype: Any) -> None:
         """By the array API standard alone (``mpicoded.algorithms.arrays``), so that vectors may lie on a GPU."""
         one, vectors = self.made(part, dim), draw((5, dim), dtype)
-        if not (one.on_gpu and known_with(one, "on_gpu", "compress")):
+        if not works_on_gpu(one, "compress"):
             pytest.skip("it does not say that it can")
         strict = array_api_strict.asarray(vectors.copy())
         records = one.compress(strict, streams(5))
@@ -95,7 +95,7 @@ class CompressorBattery(ComponentBattery):
     def test_other_array_libraries_get_the_same_vectors(self, part: Part, dim: int, dtype: Any) -> None:
         """Of the same records."""
         one = self.made(part, dim)
-        if not (one.on_gpu and known_with(one, "on_gpu", "decompress")):
+        if not works_on_gpu(one, "decompress"):
             pytest.skip("it does not say that it can")
         records = one.compress(draw((5, dim), dtype), streams(5))
         if any(records.dtype[name].base == np.float16 for name in records.dtype.names):

@@ -68,7 +68,7 @@ class Adversary:
         self._tolerance = Tolerance(experiment, coding, processor.sums) if self.active and attack.knows_rule else None
         self._forges = self.active and attack.sends and not attack.tampers
         self._everyone = np.ones(experiment.devices, bool)
-        self._drawn: tuple[range, Bool[Array, "draws devices"]] = range(0), self._everyone[None, :]
+        self._drawn: tuple[range, Bool[Array, "draws devices"]] = range(0), np.zeros((0, experiment.devices), bool)
         self._heard = coding.each * (experiment.devices - experiment.byzantine), dim
         self._room: Array | None = None  # for the honest messages of all ranks, of this shape
         self._processor, self._on_gpu = processor, works_on_gpu(attack, "forge")
@@ -78,7 +78,7 @@ class Adversary:
         """Which devices are Byzantine in this round."""
         draw = round if self._experiment.identities == "resampled" else 0
         if draw not in self._drawn[0]:  # of several rounds together: one costs little more alone
-            draws = range(draw, draw + _ROUNDS)
+            draws = range(draw, draw + (_ROUNDS if self._experiment.identities == "resampled" else 1))
             self._drawn = draws, _drawn(self._experiment, draws)
         draws, drawn = self._drawn
         return drawn[draw - draws.start]

@@ -12,7 +12,6 @@ from mpicoded.algorithms.shapes import Array, Bool, Float, Int
 from mpicoded.errors import InputError
 from mpicoded.experiment import Experiment, check_votes
 
-_ALWAYS = -1  # instead of a round: all of them
 _NUMBERS = 1 << 18  # at most, that an allocation is asked for together
 
 
@@ -43,7 +42,7 @@ class Coding:
         self._asked: tuple[tuple[int, int], range, Int[Array, "rounds devices held"] | None] | None = None
         self._last: tuple[int, Bool[Array, "devices subsets"]] | None = None
         self._weighed: tuple[tuple[int, bytes], Float[Array, " arrived"]] | None = None
-        self._load: tuple[int, Int[Array, " devices"], int] | None = None  # of each device, and in all
+        self._load = range(0), np.zeros(0, np.int64), 0  # of which draws, how much of each device, and in all
         if experiment.encoder.decodes:
             self.each = experiment.encoder.messages(self.assignment(0))
 
@@ -54,8 +53,8 @@ class Coding:
         if self._last is not None and self._last[0] == draw:
             return self._last[1]
         assignment = experiment.allocation.assignment(experiment.devices, self.subsets, draw, experiment.seed)
-        if self._load is None or self._load[0] != _ALWAYS:
-            self._count(draw, assignment.sum(axis=1))
+        if draw not in self._load[0]:
+            self._count(range(draw, draw + 1), assignment.sum(axis=1))
         if self._keeps:
             self._last = draw, assignment
         return assignment
@@ -67,13 +66,11 @@ class Coding:
         if not self._even:
             return None
         held = self._ahead(round if allocation.varies else 0, first, stop) if self._knows_even else None
-        if held is None:
+        if held is None:  # of an assignment that is even by chance, too
             assignment = self.assignment(round)
             if np.ptp(assignment.sum(axis=1)) or np.ptp(assignment.sum(axis=0)):
                 return None
             held = np.nonzero(assignment[first:stop])[1].reshape(stop - first, -1)
-        if self._load is None or self._load[0] != _ALWAYS:
-            self._count(_ALWAYS, np.full(experiment.devices, held.shape[1]))
         weight = encoder.even_weight(held.shape[1])
         return None if weight is None else Even(held, weight)
 
@@ -86,6 +83,11 @@ class Coding:
                 most = max(1, min(self._most, _NUMBERS // max(1, (stop - first) * self.subsets)))
                 rounds = range(draw, max(draw + 1, min(draw + most, experiment.rounds)))
             held = experiment.allocation.even(experiment.devices, self.subsets, rounds, experiment.seed, first, stop)
+            if held is not None:
+                if held.ndim != 3 or len(held) != len(rounds):
+                    need = f"({len(rounds)}, {stop - first}, held)"
+                    raise InputError(f"{type(experiment.allocation).__name__}.even must give {need}, got {held.shape}")
+                self._count(rounds, np.full(experiment.devices, held.shape[2]))
             self._asked = key, rounds, held
         _, rounds, held = self._asked
         return None if held is None else held[draw - rounds.start]
@@ -93,17 +95,15 @@ class Coding:
     def computed(self, round: int, there: Bool[Array, " devices"] | None = None) -> int:
         """How many subset gradients all devices, or those that are ``there``, compute in this round."""
         draw = round if self._experiment.allocation.varies else 0
-        known = (_ALWAYS, draw)
-        if self._load is None or self._load[0] not in known:
+        if draw not in self._load[0]:
             self.even(round, 0, 1)
-        if self._load is None or self._load[0] not in known:
-            self.assignment(round)
-        assert self._load is not None
+        if draw not in self._load[0]:
+            self._count(range(draw, draw + 1), self.assignment(round).sum(axis=1))
         _, load, total = self._load
         return total if there is None else int(load[there].sum())
 
-    def _count(self, draw: int, load: Int[Array, " devices"]) -> None:
-        self._load = draw, load, int(load.sum())
+    def _count(self, draws: range, load: Int[Array, " devices"]) -> None:
+        self._load = draws, load, int(load.sum())
 
     def decoder(self, round: int) -> Decoder:
         """How this round's messages become votes: the same in all rounds of a fixed allocation."""

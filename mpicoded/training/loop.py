@@ -78,7 +78,7 @@ class Trainer:
             description.features, description.classes, generator(experiment.seed, "initial")
         ).astype(dtype)
         gradients = Gradients(experiment.model, samples.shards, dim, description.classes)
-        whole = experiment.evaluate == "all"
+        whole = experiment.evaluate != "test"
         self._evaluator = Evaluator(transport, description, gradients, samples.holders, samples.test, whole)
         # The server is waited for. The others plan while they wait for it, for no longer than that takes (see _step).
         self._coding = coding = Coding(experiment, description.subsets, 32 if transport.leads else 2)

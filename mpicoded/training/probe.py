@@ -77,11 +77,12 @@ def probe(experiment: Experiment, description: Description, coding: Coding) -> P
 
 def measure(what: Probe, counts: bool) -> Rates:
     """The rates of one rank, here. ``counts``: also what slices would have to sum over all coordinates."""
-    lines, between = _computing(what)
-    dim = what.sizes.dim
-    votes, sums, beside = voting(what.experiment, what.coding, dim, counts)
-    numbers = by_numbers(what.experiment, what.coding, dim, what.liars)
-    return Rates(lines | _sending(what) | numbers | votes, sums, between + beside)
+    with np.errstate(all="ignore"):  # as in training
+        lines, between = _computing(what)
+        dim = what.sizes.dim
+        votes, sums, beside = voting(what.experiment, what.coding, dim, counts)
+        numbers = by_numbers(what.experiment, what.coding, dim, what.liars)
+        return Rates(lines | _sending(what) | numbers | votes, sums, between + beside)
 
 
 def _lines(units: Sequence[Seconds], seconds: Sequence[Seconds]) -> dict[str, Line]:

@@ -134,6 +134,36 @@ def test_a_subclass_with_a_method_of_its_own_is_not_bypassed_by_an_inherited_sho
         tree = {"devices": 6, "rounds": 1, "data": {"path": "none"}, "model": {"name": "linear_regression"}}
         tree |= {"aggregator": {"name": "mean"}, "optimizer": {"step_size": 1.0}}
         experiment = replace(decode(tree, "test"), allocation=part(redundancy=2))
-        found = Coding(experiment, 6).even(3, 1, 5)
+        coding = Coding(experiment, 6)
+        found = coding.even(3, 1, 5)
+        assert coding.computed(3) == 12
         held = experiment.allocation.assignment(6, 6, 3, experiment.seed)[1:5]
         np.testing.assert_array_equal(found.subsets, np.nonzero(held)[1].reshape(4, 2))
+
+
+def coding_of(allocation):
+    tree = {"devices": 6, "rounds": 9, "data": {"path": "none"}, "model": {"name": "linear_regression"}}
+    tree |= {"aggregator": {"name": "mean"}, "optimizer": {"step_size": 1.0}}
+    return Coding(replace(decode(tree, "test"), allocation=allocation), 6)
+
+
+def test_gradients_are_counted_where_rounds_are_even_by_chance():
+    class Sometimes(Cyclic):
+        def assignment(self, devices, subsets, round, seed):
+            found = super().assignment(devices, subsets, round, seed)
+            return found if round % 2 else found | (np.arange(devices) == 0)[:, None]
+
+    coding = coding_of(Sometimes(redundancy=2))
+    for round in (0, 1, 2, 3):
+        coding.even(round, 0, 3)
+        assert coding.computed(round) == (12 if round % 2 else 16)
+        assert coding.computed(round, np.arange(6) == 0) == (2 if round % 2 else 6)
+
+
+def test_even_of_another_shape_is_refused_by_name():
+    class Flat(Cyclic):
+        def even(self, devices, subsets, rounds, seed, first, stop):
+            return super().even(devices, subsets, rounds, seed, first, stop)[0]
+
+    with pytest.raises(InputError, match=r"Flat.even must give \(1, 3, held\), got \(3, 2\)"):
+        coding_of(Flat(redundancy=2)).even(0, 0, 3)

@@ -259,6 +259,17 @@ def single():
     return normalised(False)
 
 
+class Whitened(nn.Module):
+    """Images less the mean of those beside them: a batch normalisation without a state."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.layer(x - x.mean(dim=0))
+
+
 class Remembering(nn.Module):
     def __init__(self):
         super().__init__()
@@ -315,6 +326,7 @@ BAD = {
     f"{__name__}:counting": "a forward pass changes the buffer calls",
     f"{__name__}:growing": "a forward pass changes the buffer cache",
     f"{__name__}:normalised": "a forward pass changes the buffer 1.running_mean, .* such as torch.nn.GroupNorm",
+    f"{__name__}:Whitened": "the loss of a sample depends on the samples that pass with it",
     f"{__name__}:single": r"fails on 1 sample of shape \[64\]: ValueError: Expected more than 1 value",
     f"{__name__}:Remembering": "does not compute the same again from the same seed: it keeps a state",
     f"{__name__}:Drawing": "does not compute the same again from the same seed",

@@ -432,6 +432,8 @@ def test_versions_are_those_that_are_installed(monkeypatch):
         assert found[package] == metadata.version(package)
     monkeypatch.setattr(recorder, "_wheels", dict)  # as where packages came in another way
     assert recorder.versions() == found
+    monkeypatch.setattr(recorder, "_wheels", lambda: {"numpy": "1.0"})  # not the one that was imported
+    assert recorder.versions() == found
 
 
 @pytest.mark.mpi

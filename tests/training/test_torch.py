@@ -107,12 +107,15 @@ def test_on_the_test_split_alone(folder, common_program, monkeypatch, capsys):
         assert main(command) == 0
     assert main(["export", "test.h5", "--csv", "-o", "rows.csv"]) == 0
     assert Path("rows.csv").read_text().splitlines()[0].startswith("file,round,accuracy,test_loss,gradients,")
-    assert main(["data", "linear_regression", "-o", "line.h5", "--subsets", "6"]) == 0
+    assert main(["data", "linear_regression", "-o", "line.h5", "--subsets", "12"]) == 0
+    words = ["--model.name", "linear_regression", "--quiet", "--data.path", "line.h5"]
+    assert main(["run", written, "-o", "line_run.h5", "--attack.name", "none", *words]) == 0
+    assert main(["report", "test.h5", "line_run.h5", "-o", "mixed.html"]) == 0  # they share no quantity
     capsys.readouterr()
     assert (
         main(["run", written, "--data.path", "line.h5", "--evaluate", "test", "--model.name", "linear_regression"]) == 2
     )
-    assert 'evaluate = "test" needs a test split, which line.h5 does not have' in capsys.readouterr().err
+    assert 'evaluate = "test" needs classes and a test split, which line.h5 does not have' in capsys.readouterr().err
 
 
 @pytest.mark.mpi

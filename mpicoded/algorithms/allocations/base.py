@@ -43,7 +43,8 @@ class Allocation(Component):
     ) -> Int[Array, "rounds devices held"] | None:
         """The subsets of devices first … stop-1 in these rounds, ascending, without the others' where that is quicker.
 
-        Only where every device has as many subsets as any other and every subset as many copies; else None.
+        Only where, in each of them, every device has as many subsets as any other and every subset as many copies;
+        else None.
         """
         return None
 

@@ -10,9 +10,11 @@ from mpicoded.algorithms.models.modules import constants, forked
 from mpicoded.algorithms.models.network import Network, usual_loss
 from mpicoded.errors import InputError, one_line
 
+_CLOSE = 1e-3  # losses of float32, computed in another order
+
 
 def check(network: Network, form: tuple[int, ...], classes: int) -> None:
-    """Raise InputError where a training step on two samples, or on one, fails or cannot be repeated.
+    """Raise InputError where a training step on two samples, or on one, fails or cannot be repeated, or ties samples.
 
     ``form``: the shape of a sample. With 0 classes it is a regression.
     """
@@ -23,6 +25,7 @@ def check(network: Network, form: tuple[int, ...], classes: int) -> None:
         _check_constants(network, before)
         _step(network, 1, form, classes)
         again = _step(network, 2, form, classes)
+        _check_alone(network, form, classes)
     if not all(map(_same, first, again)):
         raise InputError(
             f"{network.source} does not compute the same again from the same seed: it keeps a state, or draws from "
@@ -40,11 +43,40 @@ def _check_constants(network: Network, before: dict[str, Tensor]) -> None:
             )
 
 
-def _step(network: Network, count: int, form: tuple[int, ...], classes: int) -> tuple[Tensor, ...]:
-    """The losses and the gradient of some samples."""
+def _check_alone(network: Network, form: tuple[int, ...], classes: int) -> None:
+    """Raise InputError where the loss of a sample depends on what passes beside it, as in evaluation."""
+    network.module.eval()
+    x, y = _samples(network, 3, form, classes)
+    with torch.no_grad():
+
+        def losses(some: slice, seed: int) -> Tensor:
+            network.seed(seed)
+            try:
+                return network.loss(network.module(x[some]), y[some])
+            except Exception as error:  # foreign code
+                why = f"{type(error).__name__}: {one_line(error)}"
+                raise InputError(f"{network.source} fails in evaluation: {why}") from None
+
+        together, others = losses(slice(3), 0), losses(slice(3), 1)
+        if not _same(together, others):
+            return  # it draws, in evaluation too, and for other samples something else
+        alone = torch.cat([losses(slice(k, k + 1), 0) for k in range(3)])
+    if bool(((together - alone).abs() > _CLOSE * (1 + alone.abs())).any()):
+        raise InputError(
+            f"{network.source}: the loss of a sample depends on the samples that pass with it, as with batch "
+            "normalisation, but large subsets pass in pieces; use layers such as torch.nn.GroupNorm"
+        )
+
+
+def _samples(network: Network, count: int, form: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor]:
     options: Any = {"dtype": network.leaves[0].dtype, "device": network.leaves[0].device}
     x = torch.linspace(0, 1, count * math.prod(form), **options).reshape(count, *form)
-    y = torch.arange(count, device=x.device) % classes if classes else torch.zeros(count, **options)
+    return x, torch.arange(count, device=x.device) % classes if classes else torch.zeros(count, **options)
+
+
+def _step(network: Network, count: int, form: tuple[int, ...], classes: int) -> tuple[Tensor, ...]:
+    """The losses and the gradient of some samples."""
+    x, y = _samples(network, count, form, classes)
     try:
         network.seed(0)
         outputs = network.module(x)
