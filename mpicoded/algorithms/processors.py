@@ -1,9 +1,9 @@
 """What computes on the samples, gradients and votes of a rank, and whose memory they lie in: the CPU's, or a GPU's.
 
 Messages are forged, compressed and decompressed there, and the server's filters and rule work there too. All else of a
-run stays in the CPU's memory. What is handed to a processor
-goes through ``put``, what is taken from it through ``fetch``; between the two there is only what NumPy and CuPy have in
-common. CuPy is imported where a GPU is asked for, and nowhere else.
+run stays in the CPU's memory. What is handed to a processor goes through ``put``, what is taken from it through
+``fetch``; between the two there is only what NumPy and CuPy have in common. CuPy is imported where a GPU is asked for,
+and nowhere else.
 """
 
 import os
