@@ -68,7 +68,7 @@ class Root(Wiring):
 class Sharded(Wiring):
     """Ranks are servers of some of the coordinates each: a slice of all messages goes to each.
 
-    Slices are exchanged directly (Alltoallw); what filters and rule need of whole messages, such as distances, is
+    Slices are exchanged directly; what filters and rule need of whole messages, such as distances, is
     summed over the slices in a fixed order, so that the bits are those of ``root``; rank 0 gets the slices of the
     result. ``servers``: how many ranks do so at most, the lowest; unset: all, but never more than the 64 parts that
     large vectors are cut into (vectors of 8192 numbers or less are one). A rank that is a server is trusted like rank

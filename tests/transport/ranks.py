@@ -91,5 +91,23 @@ for nbytes in (1, 13, 2**30, 2**31 + 5, 3 * 2**30):  # no message of that size h
     item = transport._item_type(nbytes)
     assert (item.Get_size(), item.extent) == (nbytes, nbytes)
 
+# Columns: some that are short and travel as a type with gaps, and some that are long and travel row by row; the last of
+# several ranks is no server and gets none. Buffers change between two exchanges, and in place.
+counts = block_sizes(DEVICES, size)
+for dim in (40, 200_000):
+    servers = max(1, size - 1)
+    edges = np.array([*(place * dim // servers for place in range(servers + 1)), *[dim] * (size - servers)])
+    whole = np.arange(DEVICES * dim, dtype=np.float32).reshape(DEVICES, dim)
+    mine = slice(int(edges[rank]), int(edges[rank + 1]))
+    for change in (0, 1, 1, 2):
+        if change != 1:
+            rows = whole[first:stop] + np.float32(change)
+            part = np.full((DEVICES, mine.stop - mine.start), -1, np.float32)
+        else:
+            rows += np.float32(1)
+        transport.exchange(rows, counts, edges, part)
+        expected = whole[:, mine] + (rows[0, 0] - whole[first, 0] if len(rows) else 0)
+        np.testing.assert_array_equal(part, expected)
+
 if rank == 0:
     print("all good")
