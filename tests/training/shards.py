@@ -23,11 +23,20 @@ class Counting:
 
     def __init__(self, comm: MPI.Comm) -> None:
         self.comm, self.rank, self.size, self.got = comm, comm.rank, comm.size, 0
+        self.taken: dict[int, int] = {}  # bytes that a persistent request receives
 
     def __getattr__(self, name: str) -> object:
         call = getattr(self.comm, name)
         if name == "Dup":
             return lambda: self
+        if name in ("Recv_init", "Send_init"):
+
+            def prepared(buffer, *words):
+                request = call(buffer, *words)
+                self.taken[id(request)] = buffer[1] if name == "Recv_init" else 0
+                return request
+
+            return prepared
         if name != "Alltoallw":
             return call
 
@@ -37,6 +46,15 @@ class Counting:
             return call(sent, taken)
 
         return counted
+
+
+class Transport(MpiTransport):
+    """Adds up what it gets row by row, too."""
+
+    def _row_messages(self, *words):
+        found = super()._row_messages(*words)
+        self._comm.got += sum(self._comm.taken[id(request)] for request in found)
+        return found
 
 
 def tables(number: int, rule: dict[str, object]) -> dict[str, object]:
@@ -64,7 +82,7 @@ def tables(number: int, rule: dict[str, object]) -> dict[str, object]:
 def end(tree: dict[str, object], wiring: dict[str, object]) -> tuple[np.ndarray, Counting, Trainer]:
     experiment = decode(tree | {"transport": wiring}, "shards")
     counting = Counting(MPI.COMM_WORLD)
-    transport = MpiTransport(counting)
+    transport = Transport(counting)
     experiment.check(description, transport.size)
     trainer = Trainer(experiment, description, transport)
     rows = []
