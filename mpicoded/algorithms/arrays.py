@@ -62,14 +62,14 @@ def short(votes: Float[Array, "votes dim"], count: int) -> Bool[np.ndarray, " vo
 
 @cache
 def _longest(xp: Any, dtype: Any, count: int) -> float:
-    """Squared."""
+    """The largest squared length."""
     return float(xp.finfo(dtype).max) / (16 * count)
 
 
 def clear(votes: Float[Array, "votes dim"], mask: Bool[np.ndarray, " votes"]) -> None:
     """Set these votes to zero, wherever they are."""
     if np.count_nonzero(mask):
-        votes[namespace(votes).asarray(mask, device=votes.device)] = 0
+        votes[beside(mask, votes)] = 0
 
 
 def squared_lengths(vectors: Float[Array, "votes dim"]) -> Float[Array, " votes"]:
@@ -93,11 +93,8 @@ def picked(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"]) -> A
 
 def replace(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"], values: Any) -> None:
     """Put values into some of the rows, wherever they are; NumPy's, or such as are there."""
-    if isinstance(array, np.ndarray):
-        array[mask] = values
-        return
-    xp = namespace(array)
-    array[xp.asarray(np.flatnonzero(mask), device=array.device)] = xp.asarray(values, device=array.device)
+    places = mask if isinstance(array, np.ndarray) else beside(np.flatnonzero(mask), array)
+    array[places] = beside(values, array)
 
 
 def on_host(array: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -129,12 +126,12 @@ def assign(out: Array, values: Any) -> None:
     out[...] = values if isinstance(out, np.ndarray) else as_type(beside(values, out), out.dtype)
 
 
-def into(function: Callable[..., Array], *words: Any, out: Array) -> None:
+def into(function: Callable[..., Array], *words: Any, out: Array, **options: Any) -> None:
     """out[...] = function(*words); without an array between the two where the library can, as NumPy does."""
     if isinstance(out, np.ndarray):
-        function(*words, out=out)
+        function(*words, out=out, **options)
     else:
-        out[...] = function(*words)
+        out[...] = function(*words, **options)
 
 
 def into_rows(function: Callable[..., Array], out: Array, values: Any, mask: Bool[Array, " rows"]) -> None:

@@ -143,6 +143,11 @@ def seen() -> int:
     return processors.gpus()[0] if importlib.util.find_spec("cupy") else 0
 
 
+def on_a_gpu(test):
+    """Marks a test that waits for one."""
+    return pytest.mark.gpu(pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")(test))
+
+
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory) -> dict[str, str]:
     """A linear problem, one of single samples, and ragged classification with empty subsets and a test split."""
@@ -210,15 +215,13 @@ def test_a_run_on_the_stand_in_is_that_on_the_cpu(paths, standin, run):
     assert standin.cuda.stream.synchronised > 0
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")
+@on_a_gpu
 @pytest.mark.parametrize("run", OTHERS)
 def test_a_run_on_a_gpu_is_that_on_the_cpu(paths, run):
     assert_same_as_on_the_cpu(paths, run, most=1e-9)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")
+@on_a_gpu
 @pytest.mark.parametrize("run", NETWORKS)
 def test_a_network_on_a_gpu_is_that_on_the_cpu(paths, run):
     torch = pytest.importorskip("torch")
@@ -232,8 +235,7 @@ def test_messages_stay_on_the_stand_in_of_one_process(paths, standin, run):
     assert_same_as_on_the_cpu(paths, run, stay=True)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")
+@on_a_gpu
 @pytest.mark.parametrize("run", STAYING)
 def test_messages_stay_on_the_gpu_of_one_process(paths, run):
     assert_same_as_on_the_cpu(paths, run, stay=True, most=1e-9)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from test_gpu import RUNS, WIDE, assert_same_as_on_the_cpu, paths, seen, trainer_of
+from test_gpu import RUNS, WIDE, assert_same_as_on_the_cpu, on_a_gpu, paths, trainer_of
 
 from mpicoded.algorithms import attacks, compressors, memories
 from mpicoded.algorithms.attacks import Attack, MinMax, MinSum, NonFinite, Seen, SignFlip
@@ -231,15 +231,13 @@ def test_every_part_of_the_package_has_a_run():
         assert {f"{family} {name}" for name in members(choice)} - {f"{family} none"} <= set(ALL_RUNS)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")
+@on_a_gpu
 @pytest.mark.parametrize("run", ALL_RUNS)
 def test_a_run_with_it_on_a_gpu_is_that_on_the_cpu(paths, run):
     assert_same_as_on_the_cpu(paths, run, most=1e-9)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")
+@on_a_gpu
 @every_dtype
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_records_made_on_a_gpu_are_those_of_the_cpu(name: str, dtype: Any) -> None:

@@ -1,7 +1,6 @@
 """Rules and filters with votes on a GPU; the kernels' source is tested without one, compiled for the CPU."""
 
 import argparse
-import importlib.util
 import shutil
 import subprocess
 from typing import Any
@@ -9,8 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from test_gpu import on_a_gpu
 
-from mpicoded.algorithms import aggregators, filters, ordering, processors
+from mpicoded.algorithms import aggregators, filters, ordering
 from mpicoded.algorithms.component import Component, members
 from mpicoded.algorithms.slices import LONG
 from mpicoded.kernels import cuda
@@ -105,10 +105,6 @@ def test_the_benchmark_runs_on_the_stand_in_and_says_where_there_is_no_gpu(stand
     assert gpu.show(gpu.measure(options)).startswith("gpu: not measured, as there is no GPU: compute.device")
 
 
-def seen() -> int:
-    return processors.gpus()[0] if importlib.util.find_spec("cupy") else 0
-
-
 def result_of(part: Component, votes: Any) -> Any:
     words = {} if isinstance(votes, np.ndarray) else {"sums": LONG}
     return part.aggregate(votes, **words) if hasattr(part, "aggregate") else part.apply(votes, **words)
@@ -121,8 +117,7 @@ def part_of(name: str) -> Component:
     )
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not seen(), reason="CuPy sees no GPU")
+@on_a_gpu
 @pytest.mark.parametrize("count", [100, 130])
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_on_a_gpu_gives_what_it_gives_on_the_cpu(name, count):

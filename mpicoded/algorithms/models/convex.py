@@ -4,12 +4,11 @@ Each product is one BLAS call *per subset*, of a shape that depends on the subse
 of a rank's subsets would be one call, but its sums would change with the number of ranks.
 """
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import namespace
+from mpicoded.algorithms.arrays import into, namespace
 from mpicoded.algorithms.models.base import Gradients, Model, Samples, Targets, Task, Vector, Weights
 from mpicoded.algorithms.shapes import Array, Float, Int
 
@@ -46,9 +45,9 @@ class LinearRegression(Model):
             out = xp.empty((x.shape[0], x.shape[2]), dtype=parameters.dtype, device=x.device)
         residual = _weighted((x @ parameters[:, None])[..., 0] - y, weights)
         if x.shape[1] == 1:
-            _into(out, xp.multiply, residual, x[:, 0, :])  # one sample a subset: no product, four times faster
+            into(xp.multiply, residual, x[:, 0, :], out=out)  # one sample a subset: no product, four times faster
         else:
-            _into(out[:, None, :], xp.matmul, residual[:, None, :], x)
+            into(xp.matmul, residual[:, None, :], x, out=out[:, None, :])
         return out
 
 
@@ -90,14 +89,14 @@ class SoftmaxRegression(Model):
             out = xp.empty((subsets, parameters.shape[0]), dtype=parameters.dtype, device=x.device)
         error = self._logits(parameters, x)
         classes = error.shape[-1]
-        _into(error, xp.exp, error)
+        into(xp.exp, error, out=error)
         error /= xp.sum(error, axis=-1, keepdims=True)
         _subtract_one(error, y)
         error *= 1.0 / samples if weights is None else weights[..., None]
         matrix = xp.reshape(out[:, : features * classes], (subsets, features, classes))  # a view
-        _into(matrix, xp.matmul, xp.matrix_transpose(x), error)
+        into(xp.matmul, xp.matrix_transpose(x), error, out=matrix)
         if self.intercept:
-            _into(out[:, features * classes :], xp.sum, error, axis=1)
+            into(xp.sum, error, out=out[:, features * classes :], axis=1)
         return out
 
     def correct(self, parameters: Vector, x: Samples, y: Targets) -> Int[Array, "subsets samples"]:
@@ -127,14 +126,6 @@ def _weighted(
     else:
         values *= weights
     return values
-
-
-def _into(out: Array, function: Callable[..., Array], *arrays: Array, **options: Any) -> None:
-    """Compute ``out``, in place where the library can: the standard knows no ``out``, NumPy would allocate too much."""
-    if isinstance(out, np.ndarray):
-        function(*arrays, out=out, **options)
-    else:
-        out[...] = function(*arrays, **options)
 
 
 def _subtract_one(error: Float[Array, "subsets samples classes"], labels: Int[Array, "subsets samples"]) -> None:
