@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for name in ("byzfl", "byzpy", "torch", "numba"):
+    for name in ("byzfl", "byzpy", "torch", "llvmlite"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

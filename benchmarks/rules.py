@@ -85,12 +85,12 @@ def _rules(votes: np.ndarray, byzantine: int) -> Iterator[tuple[str, Callable[[]
     trimmed = aggregators.TrimmedMean(byzantine=byzantine)
     mixing = NearestNeighborMixing(byzantine=byzantine)
 
-    def without_numba() -> Any:
+    def without_llvmlite() -> Any:
         with mock.patch.object(ordering, "_WORTH_COMPILING", math.inf):
             return trimmed.aggregate(votes, out=out)
 
     yield "trimmed_mean", partial(trimmed.aggregate, votes, out=out)
-    yield "trimmed_mean, NumPy", without_numba
+    yield "trimmed_mean, NumPy", without_llvmlite
     for rule in (
         aggregators.CoordinateMedian(),
         aggregators.Phocas(byzantine=byzantine),

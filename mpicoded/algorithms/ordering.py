@@ -6,6 +6,7 @@ or a compiled loop works on it, so that slices of the coordinates may be worked 
 
 import functools
 import importlib.util
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -15,10 +16,9 @@ from mpicoded.algorithms.arrays import STRETCH, as_floats, namespace, store
 from mpicoded.algorithms.shapes import Array, Float
 
 _BLOCK_BYTES = 1 << 19  # a block of columns stays in the caches; calls take long enough to be worth their overhead
-_WORTH_COMPILING = 1 << 19  # numbers at a time: below, few calls save less than loading the compiled loop takes
-_WORTH_IN_ALL = 1 << 27  # numbers in a run: what NumPy takes 1.5 s for
+_WORTH_COMPILING = 1 << 23  # numbers in all: NumPy orders them in the time that compiling the loop takes
 _COMPILED = (np.float32, np.float64)
-_loaded: set[np.dtype[Any]] = set()  # types whose compiled loop is there: it is used for few numbers, too
+_ordered: Counter[Any] = Counter()  # numbers so far, by what a compiled loop is made for
 
 
 def per_coordinate(
@@ -58,13 +58,6 @@ def nearest_mean(
     return _mean(votes, first, last, kept, out)
 
 
-def expect(numbers: int, dtype: np.dtype[Any]) -> None:
-    """Load the compiled loop now, where a run that orders so many numbers in all gains by it: it takes seconds."""
-    if numbers >= _WORTH_IN_ALL and dtype in _COMPILED and (middle := _compiled()) is not None:
-        middle(np.zeros((3, 1), dtype), 1, 1, 0, np.empty(1, dtype))
-        _loaded.add(dtype)
-
-
 def _mean(votes: Array, first: int, last: int, kept: int | None, out: Array | None) -> Array:
     votes, xp = as_floats(votes), namespace(votes)
     if not isinstance(votes, np.ndarray):
@@ -72,7 +65,9 @@ def _mean(votes: Array, first: int, last: int, kept: int | None, out: Array | No
     votes = _rows_contiguous(votes)
     if out is None:
         out = np.empty(votes.shape[1], votes.dtype)
-    worth = votes.dtype in _loaded or (votes.size >= _WORTH_COMPILING and votes.dtype in _COMPILED)
+    kind = len(votes), first, last, kept, votes.dtype
+    _ordered[kind] += votes.size
+    worth = _ordered[kind] >= _WORTH_COMPILING and votes.dtype in _COMPILED
     middle = _compiled() if worth else None
     if middle is None:
         for columns, ordered in _blocks(votes):
@@ -157,8 +152,8 @@ def _rows_contiguous(votes: Array) -> Array:
 
 @functools.cache
 def _compiled() -> Callable[..., None] | None:
-    """The compiled loop, where numba is installed."""
-    if importlib.util.find_spec("numba") is None:
+    """The compiled loop, where llvmlite is installed."""
+    if importlib.util.find_spec("llvmlite") is None:
         return None
     from mpicoded.kernels.coordinates import middle
 

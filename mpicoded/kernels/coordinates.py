@@ -1,9 +1,11 @@
 """Middle values and means of each coordinate's votes: a sorting network over rows, many coordinates side by side.
 
-A block of columns is copied row by row, so that memory is read in long stretches. Of that block a tile of a few columns
-goes through the network's steps in a core's first cache, whole vectors in registers; meanwhile the next block is
-fetched. A mean is a sum, in the votes' order, of what lies between two ranks, so that each column's result depends on
-that column alone.
+A tile of a few columns is read, row by row, as it goes through the network's steps, whole vectors in registers;
+meanwhile a later tile is fetched. A mean is a sum, in the votes' order, of what lies between two ranks, so that each
+column's result depends on that column alone.
+
+The code is written for a number of votes and the ranks that are wanted, in LLVM's language, because no compiler finds
+the vectors in a loop over rows.
 """
 
 import functools
@@ -11,14 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import from_dtype, njit, types
+from llvmlite import ir
 
-from mpicoded.kernels.compiling import compiled
-from mpicoded.kernels.lanes import VECTOR, copy, excess, fetch, nearest, step_of
-from mpicoded.kernels.networks import PATTERNS, order, select
+from mpicoded.kernels.compiling import INDEX, NOTHING, function, index, loop
+from mpicoded.kernels.networks import Step, steps
 
-_ROW = 8 * VECTOR  # bytes of a tile's row
-_BLOCK = 1 << 17  # bytes of votes that are copied at a time: they stay in the second cache
+_VECTOR = 32  # bytes: a register of AVX2, two of NEON
+_TILE = 4  # vectors of each row that are worked together: their sums do not wait for each other
+_AHEAD = 2  # tiles that lie between what is worked on and what is fetched
+_LINE = 64  # bytes that memory comes in
 
 
 def middle(votes: Any, first: int, last: int, kept: int, out: Any) -> None:
@@ -27,116 +30,174 @@ def middle(votes: Any, first: int, last: int, kept: int, out: Any) -> None:
     ``votes``: (votes, dim), rows contiguous; ``out``: (dim,), contiguous.
     """
     count, dim = votes.shape
-    program = order(count, first, last, count - kept + 1) if kept else select(count, first, last)
-    stride = votes.strides[0] // votes.itemsize
-    flat = votes.reshape(-1) if votes.flags.c_contiguous else _stretch(votes, (count - 1) * stride + dim)
-    lanes = _ROW // votes.itemsize
-    width = max(lanes, min(_BLOCK // (count * votes.itemsize), dim) // lanes * lanes)
-    shape = flat, stride, count, dim, lanes, width
-    steps = program.patterns, program.starts, program.rows
-    ranks = program.low, program.high, last - first + 1, count - 1 - last, kept
-    _of_type(votes.dtype)(*shape, *steps, *ranks, out)
+    lanes = _TILE * _VECTOR // votes.itemsize
+    if dim < lanes:
+        tile, result = np.zeros((count, lanes), votes.dtype), np.empty(lanes, votes.dtype)
+        tile[:, :dim] = votes
+        middle(tile, first, last, kept, result)
+        out[...] = result[:dim]
+        return
+    room = np.empty(2 * count * lanes + _LINE // votes.itemsize, votes.dtype)
+    start = -(-room.ctypes.data // _LINE) * _LINE  # vectors that lie in one line each are read faster
+    run = _compiled(count, first, last, kept, votes.dtype)
+    run(votes.ctypes.data, votes.strides[0] // votes.itemsize, dim, start, out.ctypes.data)
 
 
-def _stretch(votes: Any, numbers: int) -> Any:
-    """The memory from the first vote to the last, with what lies between rows."""
-    return np.lib.stride_tricks.as_strided(votes, (numbers,), (votes.itemsize,))
+@functools.lru_cache(64)
+def _compiled(votes: int, first: int, last: int, kept: int, dtype: np.dtype[Any]) -> Callable[..., None]:
+    code = _Code(votes, dtype)
+    code.write(first, last, kept)
+    return function(code.module, "middle")
 
 
-@functools.cache
-def _of_type(dtype: np.dtype[Any]) -> Callable[..., None]:
-    """The loop for numbers of this type."""
-    number, index, table = from_dtype(dtype), types.intp, types.Array(types.int32, 1, "C", readonly=True)
-    votes, out = types.Array(number, 1, "C", readonly=True), types.Array(number, 1, "C")
-    signature = types.void(votes, *[index] * 5, table, table, table, *[index] * 5, out)
-    function: Callable[..., None] = compiled(signature)(_middle)
-    return function
+class _Code:
+    """The loop for so many votes, while it is written.
 
+    It works in two tiles: one goes through the network, the other keeps the votes in their order, for sums.
+    """
 
-(_sort16, _sort8, _sort4, _sort2, _merge, _half8, _half4, _half2, _largest, _smallest) = map(
-    step_of, range(len(PATTERNS))
-)
+    def __init__(self, votes: int, dtype: np.dtype[Any]) -> None:
+        self.votes, self.size = votes, dtype.itemsize
+        self.number = ir.FloatType() if self.size == 4 else ir.DoubleType()
+        self.vector = ir.VectorType(self.number, _VECTOR // self.size)
+        self.lanes = _TILE * self.vector.count  # columns of a tile
+        self.module = ir.Module()
+        self.builder = ir.IRBuilder()
+        self.parts: dict[Any, Any] = {}
 
+    def write(self, first: int, last: int, kept: int) -> None:
+        """``middle(votes, stride, dim, room, out)``, for no fewer columns than a tile has."""
+        ends = self.votes - kept + 1 if kept else 0
+        wanted = {first, last, *range(ends), *range(self.votes - ends, self.votes)}
+        network = [(step, self._part(step)) for step in steps(self.votes, frozenset(wanted))]
+        numbers = self.number.as_pointer()
+        kind = ir.FunctionType(NOTHING, [numbers, INDEX, INDEX, numbers, numbers])
+        main = ir.Function(self.module, kind, "middle")
+        votes, stride, dim, tile, out = main.args
+        b = self.builder = ir.IRBuilder(main.append_basic_block())
+        copies = self._row(tile, self.votes)
+        with loop(b, dim, self.lanes) as (begin, _):
+            rest = b.sub(dim, index(self.lanes))  # the last tile overlaps the one before
+            column = b.select(b.icmp_signed("<", begin, rest), begin, rest)
+            for step, part in network:
+                source = self._at(votes, b.add(column, b.mul(stride, index(step.first))))
+                b.call(part, [source, stride, self._row(tile, step.first), self._row(copies, step.first)])
+            for k, value in enumerate(self._results(tile, copies, first, last, kept)):
+                self._store(value, self._at(out, column, index(k * self.vector.count)))
+        b.ret_void()
 
-@njit
-def _network(block: Any, width: Any, column: Any, tile: Any, lanes: Any, patterns: Any, starts: Any, rows: Any,
-             votes: Any, source: Any, stride: Any, ahead: Any) -> None:  # fmt: skip
-    """All steps on one tile; between them a piece of the block after this one is fetched."""
-    fetched = 0
-    for number in range(len(patterns)):
-        pattern, line = patterns[number], starts[number]
-        until = (number + 1) * votes // len(patterns) if ahead >= 0 else 0
-        while fetched < until:
-            fetch(source, fetched * stride + ahead, lanes)
-            fetched += 1
-        if pattern == 0:
-            _sort16(block, width, column, tile, lanes, rows, line)
-        elif pattern == 1:
-            _sort8(block, width, column, tile, lanes, rows, line)
-        elif pattern == 2:
-            _sort4(block, width, column, tile, lanes, rows, line)
-        elif pattern == 3:
-            _sort2(block, width, column, tile, lanes, rows, line)
-        elif pattern == 4:
-            _merge(tile, lanes, 0, tile, lanes, rows, line)
-        elif pattern == 5:
-            _half8(tile, lanes, 0, tile, lanes, rows, line)
-        elif pattern == 6:
-            _half4(tile, lanes, 0, tile, lanes, rows, line)
-        elif pattern == 7:
-            _half2(tile, lanes, 0, tile, lanes, rows, line)
-        elif pattern == 8:
-            _largest(tile, lanes, 0, tile, lanes, rows, line)
+    def _part(self, step: Step) -> Any:
+        """A step's function, one for all that do the same to other rows.
+
+        Its arguments: the step's first row of the votes, how far these are apart, and the same row of both tiles.
+        """
+        key = step.reads_votes, step.network
+        if key not in self.parts:
+            numbers = self.number.as_pointer()
+            kind = ir.FunctionType(NOTHING, [numbers, INDEX, numbers, numbers])
+            part = self.parts[key] = ir.Function(self.module, kind, f"step{len(self.parts)}")
+            part.linkage = "internal"
+            b = self.builder = ir.IRBuilder(part.append_basic_block())
+            with loop(b, index(self.lanes), self.vector.count) as (shift, _):
+                source, tile, copies = (self._at(part.args[k], shift) for k in (0, 2, 3))
+                if step.reads_votes:
+                    rows = len(step.network.inputs)
+                    self._fetch(source, part.args[1], rows)
+                    values = self._read(source, part.args[1], copies, rows)
+                else:
+                    values = [self._load(self._row(tile, row)) for row in step.network.inputs]
+                for greater, i, j in step.network.operations:
+                    values.append(self._either(">" if greater else "<", values[i], values[j]))
+                for row, value in step.network.results:
+                    self._store(values[value], self._row(tile, row))
+            b.ret_void()
+        return self.parts[key]
+
+    def _read(self, source: Any, stride: Any, copies: Any, rows: int) -> list[Any]:
+        """A vector of each of so many rows, which is written to the copies as well."""
+        values = []
+        for row in range(rows):
+            values.append(self._load(source))
+            self._store(values[-1], self._row(copies, row))
+            source = self._at(source, stride)
+        return values
+
+    def _fetch(self, source: Any, stride: Any, rows: int) -> None:
+        """Ask for a vector of each of so many rows in a later tile."""
+        byte, flag, b = ir.IntType(8).as_pointer(), ir.IntType(32), self.builder
+        kind = ir.FunctionType(NOTHING, [byte, flag, flag, flag])
+        prefetch = self.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        # The first cache is full.
+        to_read, second_cache, of_data = (ir.Constant(flag, value) for value in (0, 2, 1))
+        place = self._at(source, index(_AHEAD * self.lanes))
+        for _ in range(rows):
+            b.call(prefetch, [b.bitcast(place, byte), to_read, second_cache, of_data])
+            place = self._at(place, stride)
+
+    def _results(self, tile: Any, copies: Any, first: int, last: int, kept: int) -> list[Any]:
+        """A tile's results from its ranks and its votes."""
+        b = self.builder
+        low, high = self._loads(self._row(tile, first)), self._loads(self._row(tile, last))
+        if last - first < 2:
+            half, zero = self._constant(0.5), self._constant(0.0)  # never a negative zero
+            found = [b.fadd(b.fadd(b.fmul(x, half), b.fmul(y, half)), zero) for x, y in zip(low, high, strict=True)]
         else:
-            _smallest(tile, lanes, 0, tile, lanes, rows, line)
+            above = [self._constant(self.votes - 1 - last)] * _TILE
+            found = self._mean(copies, low, high, above, last - first + 1)
+        return self._mean(copies, *self._nearest(tile, found, kept), kept) if kept else found
 
+    def _mean(self, copies: Any, low: list[Any], high: list[Any], above: list[Any], kept: int) -> list[Any]:
+        """The mean of the ``kept`` votes from ``low`` to ``high``; ``above`` others are no smaller than these.
 
-@njit
-def _halfway(low: Any, high: Any, result: Any) -> None:
-    """The mean of two values; never a negative zero."""
-    two, zero = low.dtype.type(2), low.dtype.type(0)
-    for lane in range(len(result)):
-        result[lane] = low[lane] / two + high[lane] / two + zero
+        low + (sum of min(max(x - low, 0), high - low) - above (high - low)) / kept; the sum goes from first to last.
+        """
+        b, zero = self.builder, self._constant(0.0)
+        ranges = [b.fsub(y, x) for x, y in zip(low, high, strict=True)]
+        with loop(b, index(self.votes), 1, carried=[zero] * _TILE) as (row, sums):
+            place = self._at(copies, b.mul(row, index(self.lanes)))
+            for k, vote in enumerate(self._loads(place)):
+                inside = self._either("<", self._either(">", b.fsub(vote, low[k]), zero), ranges[k])
+                sums[k] = b.fadd(sums[k], inside)
+        excess = [b.fsub(sums[k], b.fmul(above[k], ranges[k])) for k in range(_TILE)]
+        count = self._constant(kept)
+        return [b.fadd(low[k], b.fdiv(self._either(">", excess[k], zero), count)) for k in range(_TILE)]
 
+    def _nearest(self, tile: Any, centre: list[Any], kept: int) -> tuple[list[Any], list[Any], list[Any]]:
+        """The first and last of the ``kept`` sorted values nearest to a centre, and how many values lie above them.
 
-@njit
-def _mean(total: Any, low: Any, high: Any, above: Any, kept: Any, result: Any) -> None:
-    """low + (total - above (high - low)) / kept: the mean of ``kept`` values from ``low`` to ``high``."""
-    zero, count = low.dtype.type(0), low.dtype.type(kept)
-    for lane in range(len(result)):
-        excess = total[lane] - above[lane] * (high[lane] - low[lane])
-        result[lane] = low[lane] + (excess if excess > zero else zero) / count
+        Those that are kept begin one rank higher as long as the lowest is further away than the one above the highest.
+        """
+        b, one, outside = self.builder, self._constant(1.0), self.votes - kept
+        low, high = self._loads(tile), self._loads(self._row(tile, kept - 1))
+        above = [self._constant(outside)] * _TILE
+        for rank in range(outside):
+            lower, following, upper = (self._loads(self._row(tile, k)) for k in (rank, rank + 1, rank + kept))
+            for k in range(_TILE):
+                far = b.fcmp_ordered(">", b.fsub(centre[k], lower[k]), b.fsub(upper[k], centre[k]))
+                low[k], high[k] = b.select(far, following[k], low[k]), b.select(far, upper[k], high[k])
+                above[k] = b.select(far, b.fsub(above[k], one), above[k])
+        return low, high, above
 
+    def _either(self, sign: str, x: Any, y: Any) -> Any:
+        """x where x < y, or where x > y; else y."""
+        return self.builder.select(self.builder.fcmp_ordered(sign, x, y), x, y)
 
-def _middle(
-    flat: Any, stride: Any, votes: Any, dim: Any, lanes: Any, width: Any, patterns: Any, starts: Any, rows: Any,
-    low: Any, high: Any, count: Any, above: Any, kept: Any, out: Any,
-) -> None:  # fmt: skip
-    """``low`` and ``high``: rows of the ``count`` middle values' first and last; ``above``: how many are larger."""
-    tile = np.empty((votes + 4) * lanes, flat.dtype)
-    tile[votes * lanes : (votes + 1) * lanes] = np.inf
-    tile[(votes + 1) * lanes : (votes + 2) * lanes] = -np.inf
-    block = np.zeros((votes + 1) * width, flat.dtype)
-    block[votes * width :] = np.inf
-    centre, lowest, highest, total, beyond = np.empty((5, lanes), flat.dtype)
-    lower, upper = tile[low * lanes : (low + 1) * lanes], tile[high * lanes : (high + 1) * lanes]
-    for begin in range(0, dim, width):
-        here = min(width, dim - begin)
-        for row in range(votes):
-            copy(block, row * width, flat, row * stride + begin, here)
-        for column in range(0, here, lanes):
-            ahead = begin + width + column
-            ahead = ahead if ahead + lanes <= dim else -1
-            _network(block, width, column, tile, lanes, patterns, starts, rows, votes, flat, stride, ahead)
-            if count > 2:
-                excess(block, width, column, votes, lower, upper, total, lanes)
-                beyond[:] = above
-                _mean(total, lower, upper, beyond, count, centre)
-            else:
-                _halfway(lower, upper, centre)
-            if kept:
-                nearest(tile, votes, kept, centre, lowest, highest, beyond, lanes)
-                excess(block, width, column, votes, lowest, highest, total, lanes)
-                _mean(total, lowest, highest, beyond, kept, centre)
-            until = min(lanes, here - column)
-            out[begin + column : begin + column + until] = centre[:until]
+    def _constant(self, value: float) -> ir.Constant:
+        return ir.Constant(self.vector, [float(value)] * self.vector.count)
+
+    def _at(self, base: Any, *numbers: Any) -> Any:
+        for number in numbers:
+            base = self.builder.gep(base, [number])
+        return base
+
+    def _row(self, tile: Any, row: int) -> Any:
+        return self._at(tile, index(row * self.lanes))
+
+    def _load(self, place: Any) -> Any:
+        return self.builder.load(self.builder.bitcast(place, self.vector.as_pointer()), align=self.size)
+
+    def _loads(self, row: Any) -> list[Any]:
+        return [self._load(self._at(row, index(k * self.vector.count))) for k in range(_TILE)]
+
+    def _store(self, value: Any, place: Any) -> None:
+        self.builder.store(value, self.builder.bitcast(place, self.vector.as_pointer()), align=self.size)

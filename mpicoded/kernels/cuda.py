@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from mpicoded.kernels.networks import Pairs, odd_even
-
 MOST = 128  # votes: about as many as a thread has registers for
 _THREADS = 128  # of a block
 # A double's fmin looks for NaN, which no vote holds, for six times as long as it compares.
@@ -40,10 +38,28 @@ extern "C" __global__ void __launch_bounds__({threads}) middle(
 """
 
 
-def network(votes: int, wanted: Iterable[int]) -> Pairs:
-    """Comparisons that bring the wanted ranks into the rows of their numbers; the other rows hold the other votes."""
+def _odd_even(count: int) -> list[tuple[int, int]]:
+    """Batcher's odd-even merge sort of ``count`` rows: (i, j) puts the smaller into i, the larger into j."""
+    pairs = []
+    merged = 1
+    while merged < count:
+        gap = merged
+        while gap:
+            for first in range(gap % merged, count - gap, 2 * gap):
+                places = range(first, min(first + gap, count - gap))
+                pairs += [(i, i + gap) for i in places if i // (2 * merged) == (i + gap) // (2 * merged)]
+            gap //= 2
+        merged *= 2
+    return pairs
+
+
+def network(votes: int, wanted: Iterable[int]) -> list[tuple[int, int]]:
+    """Comparisons that bring the wanted ranks into the rows of their numbers; the other rows hold the other votes.
+
+    All votes stay there for their sum, in as many registers: ``kernels.networks`` compares less and needs more room.
+    """
     matter, kept = set(wanted), []
-    for pair in reversed(odd_even(votes)):
+    for pair in reversed(_odd_even(votes)):
         if matter.intersection(pair):
             matter.update(pair)
             kept.append(pair)

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpicoded.algorithms import ordering
 from mpicoded.algorithms.arrays import namespace, rows
 from mpicoded.algorithms.chain import Chain
 from mpicoded.algorithms.processors import Processor, Twin
@@ -57,8 +56,6 @@ class Combiner:
         self._vote, self._previous = Twin(processor, columns, dtype), Twin(processor, columns, dtype)
         self.suspicion = Suspicion(experiment.devices)
         self.tolerance = Tolerance(experiment, coding, self._sums)
-        if experiment.aggregator.orders and processor.xp is np:
-            ordering.expect(experiment.rounds * coding.decoder(0).votes * columns, dtype)
 
     @property
     def vote(self) -> Float[Array, " columns"]:

@@ -554,7 +554,7 @@ def test_every_place_of_top_k_below_dim_is_sound_and_no_other(dim):
 @pytest.mark.parametrize("levels", [1, 4, 7, 127, 32767])
 @pytest.mark.parametrize("dim", [1, 37, 100, 20_000])
 def test_the_compiled_loop_of_qsgd_gives_the_same_bytes(monkeypatch, levels, dtype, dim):
-    pytest.importorskip("numba")
+    pytest.importorskip("llvmlite")
     x = np.random.default_rng(0).standard_t(2, (5, dim)).astype(dtype)
     x[1], x[2, ::2], x[3, 0] = 0, -np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal
     records = []

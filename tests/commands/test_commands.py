@@ -360,7 +360,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
 
 NOT_IN_A_PLAIN_RUN = (
     "scipy",  # where few numbers are added up
-    "numba",
+    "llvmlite",
     "torch",
     "importlib.metadata",  # no plug-in is named
     "email",

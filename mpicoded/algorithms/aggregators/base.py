@@ -21,8 +21,6 @@ class Aggregator(VotesTaker):
     """kappa."""
     coordinatewise: ClassVar[bool] = False
     """Whether each coordinate of the result depends on that of the votes alone. See ``by_coordinates``."""
-    orders: ClassVar[bool] = False
-    """Whether it orders the votes of each coordinate, for which there is a compiled loop. See ``ordering.expect``."""
     told: ClassVar[bool] = False
     """Whether the server tells it who is honest, and gives it their messages alone: no server of real devices can."""
 

@@ -12,7 +12,6 @@ class CoordinateMedian(Aggregator):
 
     source: ClassVar[str] = "Yin et al. 2018"
     coordinatewise: ClassVar[bool] = True
-    orders: ClassVar[bool] = True
     acronym: ClassVar[str] = "CWMed"
     proven: ClassVar[str] = "4 (1 + a)^2, a = f/(n - 2f)"
     cost: ClassVar[str] = "n dim log n"
@@ -33,7 +32,6 @@ class TrimmedMean(TolerantAggregator):
 
     source: ClassVar[str] = "Yin et al. 2018"
     coordinatewise: ClassVar[bool] = True
-    orders: ClassVar[bool] = True
     acronym: ClassVar[str] = "CWTM"
     proven: ClassVar[str] = "6 a (1 + a), a = f/(n - 2f)"
     cost: ClassVar[str] = "n dim log n"
@@ -55,7 +53,6 @@ class Phocas(TolerantAggregator):
 
     source: ClassVar[str] = "Xie et al. 2018"
     coordinatewise: ClassVar[bool] = True
-    orders: ClassVar[bool] = True
     cost: ClassVar[str] = "n dim log n"
 
     def aggregate(
@@ -72,7 +69,6 @@ class MeanAroundMedian(TolerantAggregator):
 
     source: ClassVar[str] = "Xie et al. 2018"
     coordinatewise: ClassVar[bool] = True
-    orders: ClassVar[bool] = True
     acronym: ClassVar[str] = "MeaMed"
     cost: ClassVar[str] = "n dim log n"
 

@@ -234,8 +234,8 @@ class Sign(Compressor):
 
 @functools.cache
 def _compiled_quantize() -> Callable[..., None] | None:
-    """The compiled loop, where numba is installed."""
-    if importlib.util.find_spec("numba") is None:
+    """The compiled loop, where llvmlite is installed."""
+    if importlib.util.find_spec("llvmlite") is None:
         return None
     from mpicoded.kernels.quantizing import quantize
 
