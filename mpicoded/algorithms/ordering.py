@@ -19,6 +19,7 @@ _BLOCK_BYTES = 1 << 19  # a block of columns stays in the caches; calls take lon
 _WORTH_COMPILING = 1 << 23  # numbers in all: NumPy orders them in the time that compiling the loop takes
 _COMPILED = (np.float32, np.float64)
 _ordered: Counter[Any] = Counter()  # numbers so far, by what a compiled loop is made for
+_expected: dict[int, int] = {}  # numbers to come, by how many votes there are
 
 
 def per_coordinate(
@@ -58,6 +59,11 @@ def nearest_mean(
     return _mean(votes, first, last, kept, out)
 
 
+def expect(votes: int, numbers: int) -> None:
+    """So many numbers will be ordered in all, by so many votes: a loop for them may be compiled with the first."""
+    _expected[votes] = numbers
+
+
 def _mean(votes: Array, first: int, last: int, kept: int | None, out: Array | None) -> Array:
     votes, xp = as_floats(votes), namespace(votes)
     if not isinstance(votes, np.ndarray):
@@ -67,7 +73,8 @@ def _mean(votes: Array, first: int, last: int, kept: int | None, out: Array | No
         out = np.empty(votes.shape[1], votes.dtype)
     kind = len(votes), first, last, kept, votes.dtype
     _ordered[kind] += votes.size
-    worth = _ordered[kind] >= _WORTH_COMPILING and votes.dtype in _COMPILED
+    in_all = _ordered[kind] + _expected.get(len(votes), 0)
+    worth = in_all >= _WORTH_COMPILING and votes.dtype in _COMPILED
     middle = _compiled() if worth else None
     if middle is None:
         for columns, ordered in _blocks(votes):

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpicoded.algorithms import ordering
 from mpicoded.algorithms.arrays import namespace, rows
 from mpicoded.algorithms.chain import Chain
 from mpicoded.algorithms.processors import Processor, Twin
@@ -56,6 +57,8 @@ class Combiner:
         self._vote, self._previous = Twin(processor, columns, dtype), Twin(processor, columns, dtype)
         self.suspicion = Suspicion(experiment.devices)
         self.tolerance = Tolerance(experiment, coding, self._sums)
+        votes = coding.decoder(0).votes
+        ordering.expect(votes, experiment.rounds * votes * columns)
 
     @property
     def vote(self) -> Float[Array, " columns"]:

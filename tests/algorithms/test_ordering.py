@@ -230,6 +230,7 @@ def test_loops_are_compiled_once_numbers_enough_were_ordered(monkeypatch, dtype)
     monkeypatch.setattr(ordering, "_compiled", lambda: lambda *args: (calls.append(args[1]), compiled(*args)))
     monkeypatch.setattr(ordering, "_WORTH_COMPILING", 3 * 11 * 13)
     monkeypatch.setattr(ordering, "_ordered", Counter())
+    monkeypatch.setattr(ordering, "_expected", {})
     votes, rule = draw((11, 13), dtype), TrimmedMean(byzantine=3)
     plain = rule.aggregate(votes)
     rule.aggregate(votes)
@@ -239,6 +240,11 @@ def test_loops_are_compiled_once_numbers_enough_were_ordered(monkeypatch, dtype)
     TrimmedMean(byzantine=2).aggregate(votes)
     rule.aggregate(votes.astype(np.float32 if dtype == np.float64 else np.float64))
     assert calls == [3], "other ranks, or other numbers, are another loop"
+    ordering.expect(11, 10**9)
+    TrimmedMean(byzantine=2).aggregate(votes)
+    assert calls == [3, 2]
+    TrimmedMean(byzantine=2).aggregate(votes[1:])
+    assert calls == [3, 2], "nobody expected so few votes"
 
 
 @compiled
