@@ -179,16 +179,17 @@ def centred_gram(
 def _guess(votes: Float[Array, "votes columns"], sums: Sums) -> Float[Array, " columns"] | None:
     """The candidate that has most votes near, by some coordinates; None where the origin is about as near to it."""
     xp, count = namespace(votes), votes.shape[0]
-    step = -(-count // _CANDIDATES)
+    step = max(count // _CANDIDATES, 1)
+    candidates = slice(0, step * _CANDIDATES, step)  # further than to the middle: one of them is honest
 
     def sampled(piece: slice) -> Array:
         width = piece.stop - piece.start
         some = votes[:, piece.start : piece.start + max(width // _SAMPLE, min(width, _FEWEST))]
-        return xp.concat([squared_lengths(some)[:, None], some @ xp.matrix_transpose(some[::step, :])], axis=1)
+        return xp.concat([squared_lengths(some)[:, None], some @ xp.matrix_transpose(some[candidates, :])], axis=1)
 
     found = sums.over(votes.shape[1], sampled)
     squares, products = found[:, 0], found[:, 1:]
-    distances = squares[:, None] + squares[None, ::step] - 2 * products
+    distances = squares[:, None] + squares[None, candidates] - 2 * products
     typical = xp.sort(distances, axis=0)[count // 2, :]
     best = int(xp.argmin(typical))
     return votes[best * step, :] if float(squares[best * step]) > _NEAR * float(typical[best]) else None
