@@ -180,7 +180,7 @@ def _guess(votes: Float[Array, "votes columns"], sums: Sums) -> Float[Array, " c
     """The candidate that has most votes near, by some coordinates; None where the origin is about as near to it."""
     xp, count = namespace(votes), votes.shape[0]
     step = max(count // _CANDIDATES, 1)
-    candidates = slice(0, step * _CANDIDATES, step)  # further than to the middle: one of them is honest
+    candidates = slice(0, min(step * _CANDIDATES, count), step)  # further than to the middle: one of them is honest
 
     def sampled(piece: slice) -> Array:
         width = piece.stop - piece.start
