@@ -62,11 +62,13 @@ class Sums:
     ) -> Float[Array, " columns"]:
         """A vector, piece by piece."""
         pieces = self.pieces(columns)
-        if out is None and len(pieces) == 1:
-            return result(pieces[0])
         if out is None:
-            found = [result(piece) for piece in pieces]
-            return namespace(found[0]).concat(found)
+            first, *pieces = pieces
+            found = result(first)
+            if not pieces:
+                return found
+            out = namespace(found).empty(columns, dtype=found.dtype, device=found.device)
+            out[first] = found
         for piece in pieces:
             out[piece] = result(piece)
         return out
