@@ -136,7 +136,7 @@ class LongSums(Sums):
 
 WHOLE, LONG = Sums(), LongSums()
 _FAR = 64  # squared distances: eight times further away than its neighbours are
-_NEAR = 4  # the same of the origin: offsets from it are no longer than four times those from a vote, mostly as short
+_NEAR = 4  # the same of the origin: a vote twice as long as its neighbours are away costs distances two bits at most
 _SAMPLE, _FEWEST = 32, 256  # one of so many coordinates of a piece are looked at before, but no fewer than so many
 _CANDIDATES = 8  # votes that may become the centre
 
@@ -157,12 +157,13 @@ def centred_gram(
 ) -> tuple[Float[Array, " columns"] | None, Float[Array, "votes votes"]]:
     """A centre (None: the origin), and the inner products of the votes' offsets from it.
 
-    Differences of honest votes drown in rounding where the centre is far from them, and only there: votes that differ
-    as much as they are long are multiplied as they are, without a copy. What they are is guessed by some coordinates.
-    Where the centre turns out to be far from the vote that has most others near, the guess was wrong. If it was a vote,
-    it may be one so large elsewhere that all others drown: the vote of median norm takes its place, no longer than some
-    honest vote when fewer than half are Byzantine. Where it, or the origin, is far from the vote that has most others
-    near (or it is a Byzantine one of honest length, say a negated one), that vote is the centre.
+    Differences of honest votes drown in rounding where the centre is far from them, and only there. Votes that differ
+    as much as they are long are multiplied as they are, without a copy; of others one is the centre that has most near.
+    Some coordinates say which. They were wrong where the centre is far from the vote that, by the inner products, has
+    most others near. If it was a vote, it may be one so large elsewhere that all others drown, and the inner products
+    say nothing: the vote of median norm takes its place, no longer than some honest vote when fewer than half are
+    Byzantine. Where that is far as well (a liar of honest length, say a negated vote), or the origin was, the vote that
+    has most others near is the centre.
     """
     votes, xp = as_floats(votes), namespace(votes)
     centre = _guess(votes, sums)
