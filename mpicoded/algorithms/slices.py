@@ -11,8 +11,6 @@ from functools import lru_cache, reduce
 from itertools import pairwise
 from operator import add
 
-import numpy as np
-
 from mpicoded.algorithms.arrays import STRETCH, as_floats, namespace, squared_lengths
 from mpicoded.algorithms.shapes import Array, Float
 
@@ -64,11 +62,13 @@ class Sums:
     ) -> Float[Array, " columns"]:
         """A vector, piece by piece."""
         pieces = self.pieces(columns)
-        if out is None and len(pieces) == 1:
-            return result(pieces[0])
         if out is None:
-            found = [result(piece) for piece in pieces]
-            return namespace(found[0]).concat(found)
+            first, *pieces = pieces
+            found = result(first)
+            if not pieces:
+                return found
+            out = namespace(found).empty(columns, dtype=found.dtype, device=found.device)
+            out[first] = found
         for piece in pieces:
             out[piece] = result(piece)
         return out
@@ -81,12 +81,14 @@ class Sums:
 
     def combine_about(
         self,
-        centre: Float[Array, " columns"],
+        centre: Float[Array, " columns"] | None,
         weights: Float[Array, " votes"],
         votes: Float[Array, "votes columns"],
         out: Array | None = None,
     ) -> Float[Array, " columns"]:
-        """The same, and of a centre what the weights lack to one."""
+        """The same, and of a centre what the weights lack to one; None is the origin."""
+        if centre is None:
+            return self.combine(weights, votes, out)
         rest = 1 - namespace(weights).sum(weights)
         return self.piecewise(votes.shape[1], lambda piece: weights @ votes[:, piece] + rest * centre[piece], out)
 
@@ -110,39 +112,16 @@ class Sums:
         return self.over(votes.shape[1], lambda piece: squared_lengths(votes[:, piece] - point[None, piece]))
 
     def gram(
-        self, votes: Float[Array, "votes columns"], centre: Float[Array, " columns"]
+        self, votes: Float[Array, "votes columns"], centre: Float[Array, " columns"] | None
     ) -> Float[Array, "votes votes"]:
-        """The inner products of the votes' offsets from a centre; these are made in the cache."""
+        """The inner products of the votes' offsets from a centre, which are made in the cache; None is the origin."""
         xp = namespace(votes)
 
         def of(piece: slice) -> Array:
-            offsets = votes[:, piece] - centre[None, piece]
+            offsets = votes[:, piece] if centre is None else votes[:, piece] - centre[None, piece]
             return offsets @ xp.matrix_transpose(offsets)
 
         return self.over(votes.shape[1], of)
-
-    def gram_and_squares(
-        self, votes: Float[Array, "votes columns"], centre: Float[Array, " columns"]
-    ) -> tuple[Float[Array, "votes votes"], Float[Array, " votes"], float]:
-        """The same, and the squared lengths of the votes and of the centre.
-
-        The centre is one row more of the product, which costs less than to read the votes once more. Lengths that are
-        small beside the centre's are lost in rounding, they may be negative then.
-        """
-        xp, count = namespace(votes), votes.shape[0]
-
-        def of(piece: slice) -> Array:
-            rows = xp.empty((count + 1, piece.stop - piece.start), dtype=votes.dtype, device=votes.device)
-            if xp is np:
-                np.subtract(votes[:, piece], centre[piece], out=rows[:count])
-            else:
-                rows[:count, :] = votes[:, piece] - centre[None, piece]
-            rows[count, :] = centre[piece]
-            return rows @ xp.matrix_transpose(rows)
-
-        found = self.over(votes.shape[1], of)
-        gram, along, square = found[:count, :count], found[:count, count], found[count, count]
-        return gram, xp.linalg.diagonal(gram) + 2 * along + square, float(square)
 
 
 class LongSums(Sums):
@@ -157,8 +136,9 @@ class LongSums(Sums):
 
 WHOLE, LONG = Sums(), LongSums()
 _FAR = 64  # squared distances: eight times further away than its neighbours are
-_SAMPLE = 8  # the first of so many coordinates of a piece are looked at for the first guess of a centre
-_LONG = 4  # squared norms: no more than twice as long as the median vote
+_NEAR = 4  # the same of the origin: a vote twice as long as its neighbours are away costs distances two bits at most
+_SAMPLE, _FEWEST = 32, 256  # one of so many coordinates of a piece are looked at before, but no fewer than so many
+_CANDIDATES = 8  # votes that may become the centre
 
 
 @lru_cache(maxsize=64)
@@ -174,33 +154,56 @@ def told_sums(method: Callable[..., object], sums: Sums) -> dict[str, Sums]:
 
 def centred_gram(
     votes: Float[Array, "votes columns"], sums: Sums = WHOLE
-) -> tuple[Float[Array, " columns"], Float[Array, "votes votes"]]:
-    """A centre, and the inner products of the votes' offsets from it.
+) -> tuple[Float[Array, " columns"] | None, Float[Array, "votes votes"]]:
+    """A centre (None: the origin), and the inner products of the votes' offsets from it.
 
-    Differences of honest votes drown in rounding where the centre is far from them. The vote of median norm is a
-    good guess, no longer than some honest vote when fewer than half are Byzantine. Not to read all votes for that
-    first, it is guessed by some coordinates, and chosen anew where its norm turns out to be more than twice the median.
-    Where it is far from the vote that has most others near (a Byzantine one of honest length, say a negated one), that
-    vote takes its place.
+    Differences of honest votes drown in rounding where the centre is far from them, and only there. Votes that differ
+    as much as they are long are multiplied as they are, without a copy; of others one is the centre that has most near.
+    Some coordinates say which. They were wrong where the centre is far from the vote that, by the inner products, has
+    most others near. If it was a vote, it may be one so large elsewhere that all others drown, and the inner products
+    say nothing: the vote of median norm takes its place, no longer than some honest vote when fewer than half are
+    Byzantine. Where that is far as well (a liar of honest length, say a negated vote), or the origin was, the vote that
+    has most others near is the centre.
     """
     votes, xp = as_floats(votes), namespace(votes)
-    middle = votes.shape[0] // 2
+    centre = _guess(votes, sums)
+    gram = sums.gram(votes, centre)
+    best = _nearest_if_far(gram)
+    if best is not None and centre is not None:
+        centre = votes[int(xp.argsort(sums.squares(votes), stable=True)[votes.shape[0] // 2]), :]
+        gram = sums.gram(votes, centre)
+        best = _nearest_if_far(gram)
+    if best is not None:
+        centre = votes[best, :]
+        gram = sums.gram(votes, centre)
+    return centre, gram
+
+
+def _guess(votes: Float[Array, "votes columns"], sums: Sums) -> Float[Array, " columns"] | None:
+    """The candidate that has most votes near, by some coordinates; None where the origin is about as near to it."""
+    xp, count = namespace(votes), votes.shape[0]
+    step = max(count // _CANDIDATES, 1)
+    candidates = slice(0, min(step * _CANDIDATES, count), step)  # further than to the middle: one of them is honest
 
     def sampled(piece: slice) -> Array:
         width = piece.stop - piece.start
-        return squared_lengths(votes[:, piece.start : piece.start + max(width // _SAMPLE, min(width, 1024))])
+        some = votes[:, piece.start : piece.start + max(width // _SAMPLE, min(width, _FEWEST))]
+        return xp.concat([squared_lengths(some)[:, None], some @ xp.matrix_transpose(some[candidates, :])], axis=1)
 
-    guess = int(xp.argsort(sums.over(votes.shape[1], sampled), stable=True)[middle])
-    gram, squares, square = sums.gram_and_squares(votes, votes[guess, :])
-    if square > _LONG * float(xp.sort(squares)[middle]):
-        guess = int(xp.argsort(sums.squares(votes), stable=True)[middle])
-        gram = sums.gram(votes, votes[guess, :])
-    typical = xp.sort(pair_distances(gram), axis=-1)[:, middle]
+    found = sums.over(votes.shape[1], sampled)
+    squares, products = found[:, 0], found[:, 1:]
+    distances = squares[:, None] + squares[None, candidates] - 2 * products
+    typical = xp.sort(distances, axis=0)[count // 2, :]
     best = int(xp.argmin(typical))
-    if float(gram[best, best]) > _FAR * float(typical[best]):
-        guess = best
-        gram = sums.gram(votes, votes[best, :])
-    return votes[guess, :], gram
+    return votes[best * step, :] if float(squares[best * step]) > _NEAR * float(typical[best]) else None
+
+
+def _nearest_if_far(gram: Float[Array, "votes votes"]) -> int | None:
+    """The vote that has most others near, where the centre of these inner products is far from it."""
+    xp = namespace(gram)
+    typical = xp.sort(pair_distances(gram), axis=-1)[:, gram.shape[0] // 2]
+    best = int(xp.argmin(typical))
+    return best if float(gram[best, best]) > _FAR * float(typical[best]) else None
 
 
 def pair_distances(gram: Float[Array, "votes votes"]) -> Float[Array, "votes votes"]:

@@ -94,10 +94,15 @@ def test_small_distances_survive_beside_a_negated_vote():
         np.testing.assert_allclose(honest, distances_by_loops(votes[4:]), rtol=1e-6, atol=1e-9)
 
 
-def test_inner_products_are_those_of_the_offsets():
-    votes = draw((9, 4))
+@pytest.mark.parametrize("shift", [0.0, 100.0])
+def test_inner_products_are_those_of_the_offsets(shift):
+    votes = draw((9, 4)) + shift
     centre, gram = centred_gram(votes)
-    assert (votes == centre).all(axis=1).sum() == 1
+    if shift:
+        assert (votes == centre).all(axis=1).sum() == 1
+    else:
+        assert centre is None  # votes that differ as much as they are long: no copy of them is made
+        centre = np.zeros(4)
     np.testing.assert_allclose(gram, [[sum((a - centre) * (b - centre)) for b in votes] for a in votes], atol=1e-12)
 
 

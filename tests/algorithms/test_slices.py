@@ -161,6 +161,64 @@ def test_the_guessed_centre_is_looked_over_where_only_the_sampled_coordinates_ar
     np.testing.assert_allclose(squared_distances(x)[11:, 11:], expected, rtol=1e-9)
 
 
+class Noting(Sums):
+    """Sums that note which centres inner products were asked about."""
+
+    def __init__(self) -> None:
+        self.centres: list[Any] = []
+
+    def gram(self, votes, centre):
+        self.centres.append(centre)
+        return super().gram(votes, centre)
+
+
+def test_votes_as_short_as_their_differences_are_multiplied_as_they_are():
+    noting = Noting()
+    squared_distances(votes(dim=20_000), noting)
+    assert noting.centres == [None]
+
+
+@pytest.mark.parametrize("negated", [0, 11])
+def test_votes_that_agree_are_centred_at_once(negated):
+    """At a vote that has most others near, whichever lie."""
+    noting, x = Noting(), votes(dim=20_000) + 10
+    x[:negated] *= -1
+    squared_distances(x, noting)
+    assert len(noting.centres) == 1
+    assert (x[negated:] == noting.centres[0]).all(axis=1).any()
+
+
+def far_elsewhere() -> np.ndarray:
+    """Votes that agree, but not where they are sampled."""
+    x = votes(dim=20_000)
+    x[:, 5000:6000] += 1e6
+    return x
+
+
+def huge_elsewhere() -> np.ndarray:
+    """Votes that agree, and one that is in their middle where they are sampled, and drowns all others elsewhere."""
+    x = votes(dim=20_000) + 10
+    x[0] = 11
+    x[0, 5000:6000] = 1e100
+    return x
+
+
+@pytest.mark.parametrize("make", [far_elsewhere, huge_elsewhere])
+def test_a_wrong_guess_of_a_centre_is_found(make):
+    noting, x = Noting(), make()
+    found = squared_distances(x, noting)[BYZANTINE:, BYZANTINE:]
+    assert len(noting.centres) == 2
+    honest = x[BYZANTINE:]
+    np.testing.assert_allclose(found, [[((a - b) ** 2).sum() for b in honest] for a in honest], rtol=1e-9)
+
+
+@pytest.mark.parametrize("make", [lambda: votes() + 100, far_elsewhere, huge_elsewhere])
+def test_distances_of_slices_have_the_bits_of_the_whole_about_every_centre(make):
+    whole = squared_distances(make())
+    for found in shared(squared_distances, make(), ranks=3):
+        np.testing.assert_array_equal(found, whole)
+
+
 @pytest.mark.parametrize(("dtype", "scales"), [(np.float64, (1e150, 1e130, 1e110)), (np.float32, (1e15, 1e9, 1e4))])
 def test_a_huge_vote_that_looks_honest_where_norms_are_guessed_is_no_centre(dtype, scales):
     """It would drown all honest distances: the liars come first, as who is taken of equal ones."""
@@ -170,6 +228,7 @@ def test_a_huge_vote_that_looks_honest_where_norms_are_guessed_is_no_centre(dtyp
     x[0, -1], x[4, -1] = scales[1], scales[0]
     sampled = np.sort((np.delete(x, 4, axis=0)[:, :1024] ** 2).sum(axis=1))
     x[4, :1024] *= np.sqrt(sampled[9:11].mean() / (x[4, :1024] ** 2).sum())  # of median norm there
+    x[0, :1024] = 5  # nearest to all others there
     honest = x[5:].astype(float)
     expected = [[((a - b) ** 2).sum() for b in honest] for a in honest]
     np.testing.assert_allclose(squared_distances(x)[5:, 5:], expected, rtol=1e-4, atol=1e-3)
