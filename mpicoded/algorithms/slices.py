@@ -138,7 +138,7 @@ WHOLE, LONG = Sums(), LongSums()
 _FAR = 64  # squared distances: eight times further away than its neighbours are
 _NEAR = 4  # the same of the origin: a vote twice as long as its neighbours are away costs distances two bits at most
 _SAMPLE, _FEWEST = 32, 256  # one of so many coordinates of a piece are looked at before, but no fewer than so many
-_CANDIDATES = 8  # votes that may become the centre
+_CANDIDATES = 8  # votes that may become the centre; where all of them lie, it only takes another product
 
 
 @lru_cache(maxsize=64)
@@ -183,7 +183,7 @@ def _guess(votes: Float[Array, "votes columns"], sums: Sums) -> Float[Array, " c
     """The candidate that has most votes near, by some coordinates; None where the origin is about as near to it."""
     xp, count = namespace(votes), votes.shape[0]
     step = max(count // _CANDIDATES, 1)
-    candidates = slice(0, min(step * _CANDIDATES, count), step)  # further than to the middle: one of them is honest
+    candidates = slice(0, min(step * _CANDIDATES, count), step)
 
     def sampled(piece: slice) -> Array:
         width = piece.stop - piece.start
