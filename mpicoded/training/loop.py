@@ -81,7 +81,7 @@ class Trainer:
         whole = experiment.evaluate != "test"
         self._evaluator = Evaluator(transport, description, gradients, samples.holders, samples.test, whole)
         # The server is waited for. The others plan while they wait for it, for no longer than that takes (see _step).
-        self._coding = coding = Coding(experiment, description.subsets, 32 if transport.leads else 2)
+        self._coding = coding = Coding(experiment, description.subsets, 32 if transport.leads else 1)
         self._processor = gradients.processor
         self.devices = Devices(experiment, coding, first, stop, gradients, self.clock)
         where = self._processor  # of messages, until they are sent
