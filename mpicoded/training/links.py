@@ -30,30 +30,39 @@ class Downlink:
 
     def __init__(self, experiment: Experiment, transport: Transport, dim: int) -> None:
         self._experiment, self._transport = experiment, transport
-        self._record = np.zeros(1, experiment.broadcast_layout(dim))
-        wired = self._record["parameters"][0]
-        self._told = wired if wired.dtype == experiment.compute.dtype else np.empty(dim, experiment.compute.dtype)
+        layout = experiment.broadcast_layout(dim)
+        room = transport.beside_orders(layout)
+        self._apart = room is None  # whether it does not go with the orders
+        self._record = np.zeros(1, layout) if room is None else room
+        self._wired = wired = self._record["parameters"][0]
+        self._shortened = wired.dtype != experiment.compute.dtype
+        self._told = np.empty(dim, experiment.compute.dtype) if self._shortened else wired
+        self._nonces = self._record["nonce"] if "nonce" in (layout.names or ()) else None
         self.nbytes = self._record.nbytes
 
-    def tell(self, parameters: Float[Array, " dim"], round: int) -> tuple[Float[Array, " dim"], int]:
-        """Broadcast the server's parameters; what all devices got of them, and the nonce (0 without one)."""
-        record = self._record
-        if self._transport.leads:
-            to_wire(parameters, record["parameters"][0])
-            if "nonce" in record.dtype.names:
-                record["nonce"] = self._nonce(round)
-        self._transport.broadcast(record)
-        if self._told.dtype != record["parameters"].dtype:
-            self._told[...] = record["parameters"][0]
-        return self._told, int(record["nonce"][0]) if "nonce" in record.dtype.names else 0
+    def write(self, parameters: Float[Array, " dim"], round: int) -> None:
+        """What the next order tells, at the server: it goes with the order where it is short."""
+        to_wire(parameters, self._wired)
+        if self._nonces is not None:
+            self._nonces[0] = self._nonce(round)
+
+    def told(self) -> tuple[Float[Array, " dim"], int]:
+        """What all devices got of the server's parameters, and the nonce (0 without one). All ranks ask, at an order.
+
+        Here it is broadcast where it has not come with the order.
+        """
+        if self._apart:
+            self._transport.broadcast(self._record)
+        if self._shortened:
+            self._told[...] = self._wired
+        return self._told, 0 if self._nonces is None else int(self._nonces[0])
 
     @property
     def saturated(self) -> int:
         """How many of the parameters told last stand at the limit of a shorter type."""
-        wired = self._record["parameters"][0]
-        if wired is self._told or wired.dtype == self._told.dtype:
+        if not self._shortened:
             return 0
-        return int(np.count_nonzero(np.abs(wired) == np.finfo(wired.dtype).max))
+        return int(np.count_nonzero(np.abs(self._wired) == np.finfo(self._wired.dtype).max))
 
     def _nonce(self, round: int) -> int:
         if self._experiment.transport.nonces == "entropy":

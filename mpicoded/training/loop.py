@@ -228,7 +228,10 @@ class Trainer:
         """A round, on all ranks: only the server calls it."""
         self.round = round
         self._check_left()  # not only the server would have too few votes: attackers who try do what it does
-        self._order(Kind.STEP)
+        with self.clock.phase("broadcast"):
+            self.downlink.write(self.parameters, round)
+            self.transport.tell(Order(Kind.STEP, round))
+        self._step(round)
         self._check_left()
 
     def _check_left(self) -> None:
@@ -243,7 +246,7 @@ class Trainer:
     def _step(self, round: int) -> None:
         """This rank's part of a round."""
         with self.clock.phase("broadcast"):
-            parameters, nonce = self.downlink.tell(self.parameters, round)
+            parameters, nonce = self.downlink.told()
         self._mishaps.die(round)
         turn = self._turn(round)
         plan = self.devices.plan(round, turn.whole)

@@ -40,14 +40,19 @@ class Headers:
         # Fields as arrays of their own: a field is found by its name in as long as a short header takes to travel.
         self._own_round, self._own_wish = self._own["round"], self._own["wish"]
         self._complete_round = self._complete["round"]
+        self._own_usual = False  # whether the own header is as in most rounds
 
     def own(self, round: int, wish: int, sent: Bool[Array, " records"] | None) -> Array:
         """This rank's. ``sent``: which of its devices send; None: all of them."""
-        self._own[...] = self._mine
-        self._own_round[0], self._own_wish[0] = round, wish
-        if sent is not None:
-            self._own["count"] = np.count_nonzero(sent)
-            pack_bits(sent, self._own["sent"][0])
+        usual = sent is None and not wish
+        if not usual or not self._own_usual:
+            self._own[...] = self._mine
+            self._own_wish[0] = wish
+            if sent is not None:
+                self._own["count"] = np.count_nonzero(sent)
+                pack_bits(sent, self._own["sent"][0])
+            self._own_usual = usual
+        self._own_round[0] = round
         return self._own
 
     def read(self, round: int) -> Told:

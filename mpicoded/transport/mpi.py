@@ -18,6 +18,7 @@ from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.shapes import Array, Bool
 from mpicoded.errors import InputError
 from mpicoded.transport.base import (
+    BESIDE,
     Gathered,
     Kind,
     Loss,
@@ -48,6 +49,7 @@ _LARGEST = 1 << 30  # bytes of one MPI item; larger ones are made of several
 _LONG = 1 << 16  # bytes of columns in a row, from which on a message of their own is worth it: it is copied once, where
 # Open MPI packs what has gaps piece by piece (100 MB each way between two ranks: 8 ms and 87 ms)
 _ROW = 1  # tag
+_ALIGNED = 64  # bytes: where a record beside an order begins, as NumPy's own arrays do
 
 
 def _at(displacement: int, item: Any) -> Any:
@@ -75,25 +77,30 @@ class MpiTransport:
         self.present = np.ones(self.size, bool)
         self.lost: list[Loss] = []
         self.wish = self.heard = 0
-        self._order = np.zeros(1, order_layout(self.size))
-        self._numbers = [self._order[name] for name in Order._fields]  # in its memory
         self._headers: Headers | None = None  # of the last gather
-        self._received = np.empty(0, np.uint8)
+        self._received = self._everyone = np.empty(0, np.uint8)
         self._dense = np.empty(0, np.uint8)  # as many records as were sent, where some devices were silent
         self._types: dict[int, Any] = {}
+        self._room_for_orders(np.dtype("V0"))
         self._columns: tuple[Any, Any, Any, Any, Any] | None = None  # of the last exchange, which is as the next one
         self._moving: tuple[Any, tuple[Array, Array]] | None = None  # the same, where rows go one by one
         self._requests: list[Any] = []
 
     def tell(self, order: Order) -> None:
-        """A Bcast of the order."""
+        """A Bcast of the order, and what is beside it."""
         self._write(order)
-        self.broadcast(self._order)
+        self._comm.Bcast(self._told)
 
     def hear(self) -> Order:
         """The other end of that Bcast."""
-        self.broadcast(self._order)
+        self._comm.Bcast(self._told)
         return self._read()
+
+    def beside_orders(self, layout: np.dtype[Any]) -> Array | None:
+        """Room in the same message: two short ones take twice as long as one."""
+        if layout.itemsize > BESIDE:
+            return None
+        return self._room_for_orders(layout)
 
     def broadcast(self, array: Array) -> None:
         """One Bcast of the array's bytes."""
@@ -125,9 +132,7 @@ class MpiTransport:
         counts, starts, arrived, wish = headers.read(round)
         self.heard = max(self.heard, wish)
         if out is None:
-            if self._received.size < devices * records.itemsize:  # records of some rounds may be larger than of others
-                self._received = np.empty(devices * records.itemsize, np.uint8)
-            out = self._received[: devices * records.itemsize].view(records.dtype)
+            out = self._room_for(devices, records.dtype)
         if arrived is None:
             self._gatherv(records, counts, starts, out)
             return Gathered(out, headers.everyone_sends)
@@ -282,6 +287,24 @@ class MpiTransport:
         sys.stderr.flush()
         time.sleep(0.5)  # launchers pass on what a rank has printed only while the job lives
         MPI.COMM_WORLD.Abort(code)
+
+    def _room_for(self, devices: int, layout: np.dtype[Any]) -> Array:
+        """Memory for records of all devices, the same as for the last ones where these are alike."""
+        if self._everyone.dtype != layout or len(self._everyone) != devices:
+            if self._received.size < devices * layout.itemsize:  # records of some rounds may be larger than of others
+                self._received = np.empty(devices * layout.itemsize, np.uint8)
+            self._everyone = self._received[: devices * layout.itemsize].view(layout)
+        return self._everyone
+
+    def _room_for_orders(self, beside: np.dtype[Any]) -> Array:
+        """Memory that is told whole, an order's and that of a record beside it; the record."""
+        layout = order_layout(self.size)
+        start = -(-layout.itemsize // _ALIGNED) * _ALIGNED
+        room = np.zeros(start + beside.itemsize, np.uint8)
+        self._order = room[: layout.itemsize].view(layout)
+        self._numbers = [self._order[name] for name in Order._fields]  # in its memory
+        self._told = self._items(room)
+        return room[start:].view(beside)
 
     def _write(self, order: Order) -> None:
         for number, value in zip(self._numbers, order, strict=True):

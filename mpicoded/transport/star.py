@@ -80,6 +80,10 @@ class StarTransport(MpiTransport):
         self._hub.post(self._order.copy(), Tag.ORDER, answered=order.kind is not Kind.END)
         self.heard = max(self.heard, self._hub.wish)
 
+    def beside_orders(self, layout: np.dtype[Any]) -> Array | None:
+        """Each order goes by itself: what it says of ranks decides who gets the rest."""
+        return None
+
     def broadcast(self, array: Array) -> None:
         """The server sends, the others receive."""
         if self.leads:
