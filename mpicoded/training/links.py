@@ -93,6 +93,7 @@ class Uplink:
         layout = experiment.compressor.layout(dim, dtype)
         self._records = None if experiment.sends_vectors else np.empty(count, layout)
         slots = experiment.memory.device_slots
+        self._remembers = slots > 0
         self._state = processor.xp.zeros((slots, count, dim), dtype=dtype)
         self._received = processor.xp.empty((count if slots else 0, dim), dtype=dtype)
 
@@ -128,27 +129,29 @@ class Uplink:
         says; those of one key are compressed by the same random numbers.
         """
         experiment, memory = self._experiment, self._experiment.memory
-        with self._clock.phase("compress"):
-            memory.prepare(messages, before, self._state, turn)
-        with self._clock.phase("attack"):
-            self.adversary.act(messages, turn.round)
-            self._mishaps.corrupt(messages, turn.round, self._first * self._coding.each)
-            self._processor.wait()
-        with self._clock.phase("compress"):
-            streams = Streams(experiment.seed, turn.round, keys, nonce)
-            memory.residual(messages, self._state, turn)
-            records = messages  # what goes from GPU to GPU is no record
-            if not self.direct:
-                said = self._processor.fetch(messages) if experiment.sends_vectors else messages
-                records = turn.compressor.compress(said, streams, None if turn.dense else self._records)
-        with self._clock.phase("attack"):
-            sent = self.adversary.tamper(records, turn.round)
-            if self._mishaps.silence(turn.round):
-                sent = np.zeros(self._stop - self._first, bool)
-        if memory.device_slots:
-            with self._clock.phase("compress"):
-                come = np.ones(len(records), bool) if sent is None else self._coding.messages(sent)
-                self._remember(messages, records, streams, come, turn)
+        enter = self._clock.enter
+        enter("compress")
+        memory.prepare(messages, before, self._state, turn)
+        enter("attack")
+        self.adversary.act(messages, turn.round)
+        self._mishaps.corrupt(messages, turn.round, self._first * self._coding.each)
+        self._processor.wait()
+        enter("compress")
+        streams = Streams(experiment.seed, turn.round, keys, nonce)
+        memory.residual(messages, self._state, turn)
+        records = messages  # what goes from GPU to GPU is no record
+        if not self.direct:
+            said = self._processor.fetch(messages) if self._records is None else messages
+            records = turn.compressor.compress(said, streams, None if turn.dense else self._records)
+        enter("attack")
+        sent = self.adversary.tamper(records, turn.round)
+        if self._mishaps.silence(turn.round):
+            sent = np.zeros(self._stop - self._first, bool)
+        if self._remembers:
+            enter("compress")
+            come = np.ones(len(records), bool) if sent is None else self._coding.messages(sent)
+            self._remember(messages, records, streams, come, turn)
+        self._clock.leave()
         return self._coding.by_device(records), sent
 
     def _remember(

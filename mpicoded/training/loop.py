@@ -278,7 +278,8 @@ class Trainer:
         messages = self.devices.messages(plan, round, parameters, spoiled=spoiled, use=use)
         if (mislabelled := self.uplink.adversary.mislabelled(round)) is not None:
             wrong = self.devices.messages(plan, round, parameters, wrong=True, use="mislabelled")
-            replace(messages, mislabelled, rows(wrong, np.flatnonzero(mislabelled)))
+            places = np.flatnonzero(mislabelled)
+            replace(messages, places, rows(wrong, places))
         return messages
 
     def _told(self) -> Bool[Array, " devices"]:

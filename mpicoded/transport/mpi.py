@@ -78,6 +78,7 @@ class MpiTransport:
         self.lost: list[Loss] = []
         self.wish = self.heard = 0
         self._headers: Headers | None = None  # of the last gather
+        self._of_headers: tuple[Any, Any] = None, None  # for MPI
         self._received = self._everyone = np.empty(0, np.uint8)
         self._dense = np.empty(0, np.uint8)  # as many records as were sent, where some devices were silent
         self._types: dict[int, Any] = {}
@@ -118,12 +119,13 @@ class MpiTransport:
         if sent is not None and sent.all():
             sent = None
         if self._headers is None or self._headers.devices != devices:
-            self._headers = Headers(devices, self.rank, self.size)
+            self._headers = headers = Headers(devices, self.rank, self.size)
+            one = self._item_type(headers.own.nbytes)
+            self._of_headers = [headers.own, 1, one], [headers.everyone, 1, one] if self.rank == 0 else None
         headers = self._headers
-        header = headers.own(round, self.wish, sent)
-        one = self._item_type(header.nbytes)
-        self._comm.Gather([header, 1, one], [headers.everyone, 1, one] if self.rank == 0 else None)
-        self.overhead_bytes += self.size * header.nbytes
+        headers.write(round, self.wish, sent)
+        self._comm.Gather(*self._of_headers)
+        self.overhead_bytes += headers.nbytes
         if sent is not None:
             records = records[sent]
         if self.rank != 0:
