@@ -17,7 +17,7 @@ from mpicoded.algorithms.shapes import Array, Float, Int, UInt32, UInt64
 _BLOCK = 4  # 64-bit words that one step of Philox's counter yields
 _HASH = 0x931E8875  # one of SeedSequence's constants
 _NOBODY = np.empty(0, np.int64)
-_TOGETHER = 32  # indices whose keys are made together, which takes as long as three take by themselves
+_TOGETHER = 128  # indices whose keys are made together, which takes as long as four take by themselves
 
 
 def _sequence(seed: int, purpose: str, *indices: int) -> np.random.SeedSequence:
