@@ -20,7 +20,6 @@ from mpicoded.errors import InputError
 from mpicoded.transport.base import (
     BESIDE,
     Gathered,
-    Kind,
     Loss,
     Node,
     Order,
@@ -29,9 +28,9 @@ from mpicoded.transport.base import (
     Transport,
     decode_text,
     encode_text,
-    order_layout,
 )
 from mpicoded.transport.headers import Headers
+from mpicoded.transport.orders import OrderRoom
 
 if Path(sys.prefix, "lib", "libmpi.so.40").exists():
     # Open MPI installed into this environment, as from PyPI: it probes for OFI networks for a second at every
@@ -49,7 +48,6 @@ _LARGEST = 1 << 30  # bytes of one MPI item; larger ones are made of several
 _LONG = 1 << 16  # bytes of columns in a row, from which on a message of their own is worth it: it is copied once, where
 # Open MPI packs what has gaps piece by piece (100 MB each way between two ranks: 8 ms and 87 ms)
 _ROW = 1  # tag
-_ALIGNED = 64  # bytes: where a record beside an order begins, as NumPy's own arrays do
 
 
 def _at(displacement: int, item: Any) -> Any:
@@ -82,26 +80,29 @@ class MpiTransport:
         self._received = self._everyone = np.empty(0, np.uint8)
         self._dense = np.empty(0, np.uint8)  # as many records as were sent, where some devices were silent
         self._types: dict[int, Any] = {}
-        self._room_for_orders(np.dtype("V0"))
+        self._orders = OrderRoom(self.size)
+        self._told = self._items(self._orders.whole)
         self._columns: tuple[Any, Any, Any, Any, Any] | None = None  # of the last exchange, which is as the next one
         self._moving: tuple[Any, tuple[Array, Array]] | None = None  # the same, where rows go one by one
         self._requests: list[Any] = []
 
     def tell(self, order: Order) -> None:
         """A Bcast of the order, and what is beside it."""
-        self._write(order)
+        self._orders.write(order)
         self._comm.Bcast(self._told)
 
     def hear(self) -> Order:
         """The other end of that Bcast."""
         self._comm.Bcast(self._told)
-        return self._read()
+        return self._orders.read()
 
     def beside_orders(self, layout: np.dtype[Any]) -> Array | None:
         """Room in the same message: two short ones take twice as long as one."""
         if layout.itemsize > BESIDE:
             return None
-        return self._room_for_orders(layout)
+        self._orders = OrderRoom(self.size, layout)
+        self._told = self._items(self._orders.whole)
+        return self._orders.beside
 
     def broadcast(self, array: Array) -> None:
         """One Bcast of the array's bytes."""
@@ -297,24 +298,6 @@ class MpiTransport:
                 self._received = np.empty(devices * layout.itemsize, np.uint8)
             self._everyone = self._received[: devices * layout.itemsize].view(layout)
         return self._everyone
-
-    def _room_for_orders(self, beside: np.dtype[Any]) -> Array:
-        """Memory that is told whole, an order's and that of a record beside it; the record."""
-        layout = order_layout(self.size)
-        start = -(-layout.itemsize // _ALIGNED) * _ALIGNED
-        room = np.zeros(start + beside.itemsize, np.uint8)
-        self._order = room[: layout.itemsize].view(layout)
-        self._numbers = [self._order[name] for name in Order._fields]  # in its memory
-        self._told = self._items(room)
-        return room[start:].view(beside)
-
-    def _write(self, order: Order) -> None:
-        for number, value in zip(self._numbers, order, strict=True):
-            number[0] = value
-
-    def _read(self) -> Order:
-        kind, round, value = (int(number[0]) for number in self._numbers)
-        return Order(Kind(kind), round, value)
 
     def _gatherv(self, rows: Array, counts: Array | None, starts: Array | None, out: Array | None) -> None:
         """``out``: at the root alone."""
