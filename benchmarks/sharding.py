@@ -91,7 +91,9 @@ def ranks(rounds: int) -> None:
                 comm.Barrier()
                 start = time.perf_counter()
                 parts.round(records, None, turn, 0)
-                downlink.tell(parameters, round)
+                if transport.leads:
+                    downlink.write(parameters, round)
+                downlink.told()
                 comm.Barrier()
                 if round:
                     seconds[name] = min(seconds[name], time.perf_counter() - start)

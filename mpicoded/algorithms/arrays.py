@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mpicoded.algorithms.shapes import Array, Bool, Float, Shaped
+from mpicoded.algorithms.shapes import Array, Bool, Float, Int, Shaped
 
 STRETCH = 1 << 19  # coordinates: what is made of so many beside the votes is small on a GPU, and keeps it busy
 
@@ -86,15 +86,14 @@ def fetched(array: Array) -> Any:
     return array.get() if hasattr(array, "get") else np.asarray(array)  # CuPy has no other way
 
 
-def picked(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"]) -> Any:
-    """Some of the rows as NumPy's, wherever they are."""
-    return array[mask] if isinstance(array, np.ndarray) else fetched(rows(array, np.flatnonzero(mask)))
+def picked(array: Shaped[Array, "rows *shape"], places: Int[Array, " chosen"]) -> Any:
+    """The rows at these places as NumPy's, wherever they are."""
+    return array.take(places, axis=0) if isinstance(array, np.ndarray) else fetched(rows(array, places))
 
 
-def replace(array: Shaped[Array, "rows *shape"], mask: Bool[Array, " rows"], values: Any) -> None:
-    """Put values into some of the rows, wherever they are; NumPy's, or such as are there."""
-    places = mask if isinstance(array, np.ndarray) else beside(np.flatnonzero(mask), array)
-    array[places] = beside(values, array)
+def replace(array: Shaped[Array, "rows *shape"], places: Int[Array, " chosen"], values: Any) -> None:
+    """Put values into the rows at these places, wherever they are; NumPy's, or such as are there."""
+    array[beside(places, array)] = beside(values, array)
 
 
 def on_host(array: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -97,9 +97,11 @@ class VotesTaker(Component):
     @property
     def estimates(self) -> bool:
         """Whether this part, or one in it, is to be told an estimate."""
-        inside = (getattr(self, field) for field in nested(type(self)))
-        return getattr(self, "byzantine", 0) == AUTO or any(
-            part.estimates for part in inside if isinstance(part, VotesTaker)
+        if getattr(self, "byzantine", 0) == AUTO:
+            return True
+        inside = nested(type(self))  # of most parts nothing
+        return bool(inside) and any(
+            part.estimates for part in (getattr(self, field) for field in inside) if isinstance(part, VotesTaker)
         )
 
     def tolerating(self: _Part, byzantine: int) -> _Part:

@@ -7,7 +7,7 @@ on any number of ranks.
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -17,6 +17,7 @@ from mpicoded.algorithms.shapes import Array, Float, Int, UInt32, UInt64
 _BLOCK = 4  # 64-bit words that one step of Philox's counter yields
 _HASH = 0x931E8875  # one of SeedSequence's constants
 _NOBODY = np.empty(0, np.int64)
+_TOGETHER = 128  # indices whose keys are made together, which takes as long as four take by themselves
 
 
 def _sequence(seed: int, purpose: str, *indices: int) -> np.random.SeedSequence:
@@ -31,17 +32,41 @@ def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
 def generators(seed: int, purpose: str, indices: range) -> Iterator[np.random.Generator]:
     """The generators of streams that differ by one index, each to be used before the next: it is one, keyed anew.
 
-    Many take a fifth of the time that they take one by one.
+    Keys are made for many indices together, and kept for the next call: also a single one takes a third of the time.
     """
-    if len(indices) == 1 or indices.stop > 1 << 32:  # larger indices are of another number of words
+    if indices.stop > 1 << 32:  # larger indices are of another number of words
         yield from (generator(seed, purpose, index) for index in indices)
         return
-    found = generator(seed, purpose)
-    state = dict(found.bit_generator.state)
-    for key in _keys(seed, purpose, np.array(indices, np.uint32)):
-        state["state"] = state["state"] | {"key": key}
-        found.bit_generator.state = state
+    state: Any = None
+    for index in indices:
+        block, place = divmod(index, _TOGETHER)
+        key = _block_of_keys(seed, purpose, block)[place]
+        if state is None:
+            known: Any = _Known(key)  # NumPy's hints name SeedSequence alone
+            philox = np.random.Philox(known)
+            found, state = np.random.Generator(philox), dict(philox.state)
+        else:
+            state["state"] = state["state"] | {"key": key}
+            philox.state = state
         yield found
+
+
+class _Known(np.random.bit_generator.ISeedSequence):
+    """What SeedSequence would make for Philox, which is known already."""
+
+    def __init__(self, key: UInt64[Array, "2"]) -> None:
+        self._key = key
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> UInt64[Array, "2"]:
+        """The key: Philox asks for two words of 64 bits."""
+        return self._key
+
+
+@functools.lru_cache(maxsize=16)  # a run has two or three purposes by round
+def _block_of_keys(seed: int, purpose: str, block: int) -> UInt64[Array, "indices 2"]:
+    """The keys of a block of indices."""
+    first = block * _TOGETHER
+    return _keys(seed, purpose, np.arange(first, first + _TOGETHER, dtype=np.int64).astype(np.uint32))
 
 
 def _keys(seed: int, purpose: str, indices: UInt32[Array, " indices"]) -> UInt64[Array, "indices 2"]:

@@ -38,10 +38,12 @@ def deviations(
     That is 1.4826 times the median of |value - median|, or ``least`` where it is less. Where both are zero, what is
     off the median is infinitely far.
     """
-    off = values - _median(values[..., kept])
-    robust = _NORMAL * _median(np.abs(off[..., kept]))
+    some = slice(None) if kept.all() else kept  # to pick all takes as long as to sort them
+    off = values - _median(values[..., some])
+    far = np.abs(off)
+    robust = _NORMAL * _median(far[..., some])
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return np.where(np.abs(off) > 0, off / np.maximum(robust, least), 0.0)
+        return np.where(far > 0, off / np.maximum(robust, least), 0.0)
 
 
 def _median(values: Float[Array, "*kinds votes"]) -> Float[Array, "*kinds 1"]:

@@ -10,7 +10,7 @@ from mpicoded.algorithms.attacks import Seen
 from mpicoded.algorithms.component import works_on_gpu
 from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.randomness import Streams, generator, generators
-from mpicoded.algorithms.shapes import Array, Bool, Float
+from mpicoded.algorithms.shapes import Array, Bool, Float, Int
 from mpicoded.algorithms.slices import WHOLE, told_sums
 from mpicoded.experiment import Experiment
 from mpicoded.training.coding import Coding
@@ -115,15 +115,16 @@ class Adversary:
         byzantine = self.byzantine(round)
         mine, there = self._mine(byzantine), self._on_gpu and not isinstance(messages, np.ndarray)
         honest = self._listen(messages, byzantine, there) if self._experiment.attack.colludes else None
-        if np.count_nonzero(mine):
+        (places,) = mine.nonzero()
+        if len(places):
             present, alive = self._transport.present, self._everyone
             if np.count_nonzero(present) < len(present):
                 alive = devices_on(present, len(alive))  # not the devices of ranks that have died
             trial = self._trial(byzantine, alive, honest, round)
             sums = self._processor.sums if there else WHOLE
             seen = Seen(self._coding.each * int(np.count_nonzero(alive)), honest, trial, sums)
-            own = rows(messages, np.flatnonzero(mine)) if there else picked(messages, mine)
-            replace(messages, mine, self._experiment.attack.forge(own, seen, self._streams(mine, round)))
+            own = rows(messages, places) if there else picked(messages, places)
+            replace(messages, places, self._experiment.attack.forge(own, seen, self._streams(places, round)))
 
     def _listen(self, messages: Array, byzantine: Bool[Array, " devices"], there: bool) -> Float[Array, "honest dim"]:
         """The honest messages of all ranks; ``there``: where this rank's are, on a GPU, else as NumPy's.
@@ -136,7 +137,7 @@ class Adversary:
             own = rows(messages, np.flatnonzero(~mine))
             self._processor.wait()
         else:
-            own = picked(messages, ~mine)
+            own = picked(messages, np.flatnonzero(~mine))
         if self._room is None and transport.size > 1:
             self._room = namespace(own).empty(self._heard, dtype=own.dtype)
         counts = self._coding.each * np.add.reduceat(~byzantine, self._starts, dtype=np.int64)
@@ -154,7 +155,7 @@ class Adversary:
         if mine.any():
             raw = records.view(np.uint8).reshape(len(records), records.itemsize)
             forged = raw[mine]
-            attack.tamper(forged, self._streams(mine, round))
+            attack.tamper(forged, self._streams(np.flatnonzero(mine), round))
             raw[mine] = forged
         return None
 
@@ -170,8 +171,8 @@ class Adversary:
         decoder, sums = self._coding.decoder(round), WHOLE if isinstance(honest, np.ndarray) else self._processor.sums
 
         def aggregate(forged: Array) -> Array:
-            replace(messages, ~liars & come, honest)
-            replace(messages, liars & come, forged)
+            replace(messages, np.flatnonzero(~liars & come), honest)
+            replace(messages, np.flatnonzero(liars & come), forged)
             coded = fetched(messages) if experiment.encoder.decodes else messages  # codes are decoded on the CPU
             mixed = decoder.decode(coded, come, generator(experiment.seed, "trial code", round)).votes
             mixed = beside(mixed, messages)
@@ -187,5 +188,5 @@ class Adversary:
 
         return aggregate
 
-    def _streams(self, mine: Bool[Array, " messages"], round: int) -> Streams:
-        return Streams(self._experiment.seed, round, self._first * self._coding.each + np.flatnonzero(mine))
+    def _streams(self, mine: Int[Array, " byzantine"], round: int) -> Streams:
+        return Streams(self._experiment.seed, round, self._first * self._coding.each + mine)

@@ -66,17 +66,16 @@ class AtRoot:
 
     def round(self, records: Array, sent: Bool[Array, " devices"] | None, turn: Turn, nonce: int) -> int:
         """Gather, receive, combine, step."""
-        with self._clock.phase("gather"):
-            self._processor.wait()  # what is sent from a GPU must be there
-            gathered = self._transport.gather(
-                records, turn.round, self._experiment.devices, sent, *self._where(records)
-            )
+        self._clock.enter("gather")
+        self._processor.wait()  # what is sent from a GPU must be there
+        gathered = self._transport.gather(records, turn.round, self._experiment.devices, sent, *self._where(records))
         if self.server is None or gathered is None:
+            self._clock.leave()
             return 0
         combiner = self._combiner
-        with self._clock.phase("decompress"):
-            received = self.receiver.receive(gathered, combiner.previous, turn, nonce)
-            self.server.note(turn.round, gathered.arrived, received.bad, received.saturated)
+        self._clock.enter("decompress")
+        received = self.receiver.receive(gathered, combiner.previous, turn, nonce)
+        self.server.note(turn.round, gathered.arrived, received.bad, received.saturated)
         outcome = combiner.combine(received.messages, received.usable, gathered.arrived, turn.round)
         self.server.step(outcome, combiner.vote, turn.round)
         return int(np.count_nonzero(gathered.arrived)) * (int(gathered.records.nbytes) // len(gathered.arrived))

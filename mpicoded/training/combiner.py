@@ -50,7 +50,7 @@ class Combiner:
     ) -> None:
         self._experiment, self._coding, self._clock = experiment, coding, clock
         self._processor, self._sums = processor, processor.sums if sums is WHOLE else sums
-        self.leaves_out = experiment.transport.incomplete
+        self.leaves_out, self._decodes = experiment.transport.incomplete, experiment.encoder.decodes
         self.fewest = coding.fewest() if self.leaves_out else 0  # devices
         self._everyone = np.ones(experiment.devices, bool)
         dtype = np.dtype(experiment.compute.dtype)
@@ -79,39 +79,41 @@ class Combiner:
     ) -> Outcome:
         """Turn messages, those that are not usable being zero, into ``vote``."""
         experiment, clock, sums, processor = self._experiment, self._clock, self._sums, self._processor
-        with clock.phase("decode"):
-            if not experiment.encoder.decodes:
-                messages = processor.put(messages)
-            decoder = self._coding.decoder(round)
-            stream = generator(experiment.seed, "code", round) if experiment.encoder.decodes else _UNUSED
-            decoded = decoder.decode(messages, usable, stream)
-            undecoded = experiment.encoder.decodes and decoded.accused is None
-            there = slice(None)
-            if self.leaves_out and not arrived.all() and not experiment.encoder.decodes:
-                there = self._coding.messages(arrived)
-                decoded = decoded._replace(votes=self._coding.come(decoded.votes, round, arrived))
-            votes = processor.put(decoded.votes)
-            if votes is not decoded.votes:
-                decoded = decoded._replace(votes=votes)
-        if np.count_nonzero(arrived) < self.fewest:
+        clock.enter("decode")
+        if not self._decodes:
+            messages = processor.put(messages)
+        decoder = self._coding.decoder(round)
+        stream = generator(experiment.seed, "code", round) if self._decodes else _UNUSED
+        decoded = decoder.decode(messages, usable, stream)
+        undecoded = self._decodes and decoded.accused is None
+        there = slice(None)
+        if self.leaves_out and not arrived.all() and not self._decodes:
+            there = self._coding.messages(arrived)
+            decoded = decoded._replace(votes=self._coding.come(decoded.votes, round, arrived))
+        votes = processor.put(decoded.votes)
+        if votes is not decoded.votes:
+            decoded = decoded._replace(votes=votes)
+        if self.fewest and np.count_nonzero(arrived) < self.fewest:
             self.tolerance.skip(decoded)
+            clock.leave()
             return Outcome(False, undecoded)
-        with clock.phase("estimate"):
-            filters, aggregator = self.tolerance.parts(decoded, usable[there])
-        with clock.phase("filter"):
-            chain = Chain(filters, aggregator, sums)
-            stream = generator(experiment.seed, "filters", round) if filters else _UNUSED
-            votes, chosen = chain.filtered(votes, stream)
-            processor.wait()
-        with clock.phase("aggregate"):
-            if aggregator.told:
-                votes = _those(votes, (usable & ~lying(experiment, round))[there])
-            chain.aggregate(votes, chosen, self._previous.there, self._vote.there)
-            self._vote.computed()
-            self._previous.follow(self._vote)
-        with clock.phase("suspect"):
-            scored = arrived if self.leaves_out else self._everyone
-            self.suspicion.note(messages, self._vote.beside(messages), usable, decoded.accused, scored, sums)
+        clock.enter("estimate")
+        filters, aggregator = self.tolerance.parts(decoded, usable[there])
+        clock.enter("filter")
+        chain = Chain(filters, aggregator, sums)
+        stream = generator(experiment.seed, "filters", round) if filters else _UNUSED
+        votes, chosen = chain.filtered(votes, stream)
+        processor.wait()
+        clock.enter("aggregate")
+        if aggregator.told:
+            votes = _those(votes, (usable & ~lying(experiment, round))[there])
+        chain.aggregate(votes, chosen, self._previous.there, self._vote.there)
+        self._vote.computed()
+        self._previous.follow(self._vote)
+        clock.enter("suspect")
+        scored = arrived if self.leaves_out else self._everyone
+        self.suspicion.note(messages, self._vote.beside(messages), usable, decoded.accused, scored, sums)
+        clock.leave()
         return Outcome(True, undecoded)
 
     def state(self) -> dict[str, Any]:

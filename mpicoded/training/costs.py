@@ -16,7 +16,7 @@ import numpy as np
 from mpicoded.algorithms.shapes import Array, Bool, Int
 from mpicoded.algorithms.slices import part_edges
 from mpicoded.errors import InputError
-from mpicoded.transport.base import block_starts, header_layout, order_layout
+from mpicoded.transport.base import BESIDE, block_starts, header_layout, order_layout
 
 ROOT_ALONE = ("gather", "decompress", "decode", "estimate", "filter", "aggregate", "suspect", "step")
 """Phases of rank 0, for which the others wait, with transport root."""
@@ -170,8 +170,9 @@ def _before(sizes: Sizes, rates: Rates, links: Links, cluster: Cluster, load: Lo
     lines = rates.lines
     found = {"broadcast": lines["broadcast"].at(sizes.dim)}
     if cluster.ranks > 1:
-        found["broadcast"] += broadcast(links, cluster, order_layout(cluster.ranks).itemsize)
-        found["broadcast"] += broadcast(links, cluster, sizes.broadcast)
+        order = order_layout(cluster.ranks).itemsize
+        messages = [order + sizes.broadcast] if sizes.broadcast <= BESIDE else [order, sizes.broadcast]
+        found["broadcast"] += sum(broadcast(links, cluster, nbytes) for nbytes in messages)
     found["plan"] = lines["plan"].at(load.devices)
     found["compute"] = lines["compute"].at(flops(load.samples, sizes.dim, sizes.passes))
     found["encode"] = lines["encode"].at(load.held * sizes.dim * sizes.passes)

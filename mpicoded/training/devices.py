@@ -81,6 +81,7 @@ class Devices:
         self.fetches = True  # messages, from where they are computed
         self._experiment, self._coding = experiment, coding
         self._gradients, self._clock = gradients, clock
+        self._varies, self._batches = experiment.allocation.varies, experiment.data.batch_size is not None
         self._dtype, self._keys = np.dtype(experiment.compute.dtype), np.arange(first, stop)
         self._weights, self._starts = np.empty(0, self._dtype), np.zeros(1, np.int64)  # of equal messages
         self._plans: dict[bool, tuple[int, Plan]] = {}  # and of which round, by whether they draw
@@ -92,12 +93,13 @@ class Devices:
 
         ``whole``: use all samples, also where the experiment draws mini-batches.
         """
-        with self._clock.phase("plan"):
-            draws = self._experiment.data.batch_size is not None and not whole
-            made = self._plans.get(draws)
-            if made is None or (made[0] != round and self._experiment.allocation.varies):
-                self._plans[draws] = made = round, self._new_plan(round, draws)
-            return made[1]
+        self._clock.enter("plan")
+        draws = self._batches and not whole
+        made = self._plans.get(draws)
+        if made is None or (made[0] != round and self._varies):
+            self._plans[draws] = made = round, self._new_plan(round, draws)
+        self._clock.leave()
+        return made[1]
 
     def messages(
         self,
@@ -113,21 +115,23 @@ class Devices:
         ``wrong``: on wrong targets; ``spoiled``: some with another gradient of one subset.
         """
         processor = self._gradients.processor
-        with self._clock.phase("compute"):
-            streams = Streams(self._experiment.seed, round)
-            samples, noise = streams if plan.draws else None, streams if self._gradients.model.draws else None
-            gradients = self._gradients.compute(processor.put(parameters), plan.work, samples, wrong, noise=noise)
+        self._clock.enter("compute")
+        streams = Streams(self._experiment.seed, round)
+        samples, noise = streams if plan.draws else None, streams if self._gradients.model.draws else None
+        gradients = self._gradients.compute(processor.put(parameters), plan.work, samples, wrong, noise=noise)
+        processor.wait()
+        self._clock.enter("encode")
+        if use not in self._room:
+            self._room[use] = processor.xp.empty((len(plan.keys), gradients.shape[1]), dtype=gradients.dtype)
+        messages = processor.combine(plan.matrix, gradients, self._room[use])
+        if spoiled is not None:
+            _spoil(messages, plan, gradients, spoiled, processor)
+        if self.fetches:
+            messages = processor.fetch(messages)
+        else:
             processor.wait()
-        with self._clock.phase("encode"):
-            if use not in self._room:
-                self._room[use] = processor.xp.empty((len(plan.keys), gradients.shape[1]), dtype=gradients.dtype)
-            messages = processor.combine(plan.matrix, gradients, self._room[use])
-            if spoiled is not None:
-                _spoil(messages, plan, gradients, spoiled, processor)
-            if self.fetches:
-                return processor.fetch(messages)
-            processor.wait()
-            return messages
+        self._clock.leave()
+        return messages
 
     def _new_plan(self, round: int, draws: bool) -> Plan:
         even = self._coding.even(round, self.first, self.stop)

@@ -30,30 +30,39 @@ class Downlink:
 
     def __init__(self, experiment: Experiment, transport: Transport, dim: int) -> None:
         self._experiment, self._transport = experiment, transport
-        self._record = np.zeros(1, experiment.broadcast_layout(dim))
-        wired = self._record["parameters"][0]
-        self._told = wired if wired.dtype == experiment.compute.dtype else np.empty(dim, experiment.compute.dtype)
+        layout = experiment.broadcast_layout(dim)
+        room = transport.beside_orders(layout)
+        self._apart = room is None  # whether it does not go with the orders
+        self._record = np.zeros(1, layout) if room is None else room
+        self._wired = wired = self._record["parameters"][0]
+        self._shortened = wired.dtype != experiment.compute.dtype
+        self._told = np.empty(dim, experiment.compute.dtype) if self._shortened else wired
+        self._nonces = self._record["nonce"] if "nonce" in (layout.names or ()) else None
         self.nbytes = self._record.nbytes
 
-    def tell(self, parameters: Float[Array, " dim"], round: int) -> tuple[Float[Array, " dim"], int]:
-        """Broadcast the server's parameters; what all devices got of them, and the nonce (0 without one)."""
-        record = self._record
-        if self._transport.leads:
-            to_wire(parameters, record["parameters"][0])
-            if "nonce" in record.dtype.names:
-                record["nonce"] = self._nonce(round)
-        self._transport.broadcast(record)
-        if self._told.dtype != record["parameters"].dtype:
-            self._told[...] = record["parameters"][0]
-        return self._told, int(record["nonce"][0]) if "nonce" in record.dtype.names else 0
+    def write(self, parameters: Float[Array, " dim"], round: int) -> None:
+        """What the next order tells, at the server: it goes with the order where it is short."""
+        to_wire(parameters, self._wired)
+        if self._nonces is not None:
+            self._nonces[0] = self._nonce(round)
+
+    def told(self) -> tuple[Float[Array, " dim"], int]:
+        """What all devices got of the server's parameters, and the nonce (0 without one). All ranks ask, at an order.
+
+        Here it is broadcast where it has not come with the order.
+        """
+        if self._apart:
+            self._transport.broadcast(self._record)
+        if self._shortened:
+            self._told[...] = self._wired
+        return self._told, 0 if self._nonces is None else int(self._nonces[0])
 
     @property
     def saturated(self) -> int:
         """How many of the parameters told last stand at the limit of a shorter type."""
-        wired = self._record["parameters"][0]
-        if wired is self._told or wired.dtype == self._told.dtype:
+        if not self._shortened:
             return 0
-        return int(np.count_nonzero(np.abs(wired) == np.finfo(wired.dtype).max))
+        return int(np.count_nonzero(np.abs(self._wired) == np.finfo(self._wired.dtype).max))
 
     def _nonce(self, round: int) -> int:
         if self._experiment.transport.nonces == "entropy":
@@ -84,6 +93,7 @@ class Uplink:
         layout = experiment.compressor.layout(dim, dtype)
         self._records = None if experiment.sends_vectors else np.empty(count, layout)
         slots = experiment.memory.device_slots
+        self._remembers = slots > 0
         self._state = processor.xp.zeros((slots, count, dim), dtype=dtype)
         self._received = processor.xp.empty((count if slots else 0, dim), dtype=dtype)
 
@@ -119,27 +129,29 @@ class Uplink:
         says; those of one key are compressed by the same random numbers.
         """
         experiment, memory = self._experiment, self._experiment.memory
-        with self._clock.phase("compress"):
-            memory.prepare(messages, before, self._state, turn)
-        with self._clock.phase("attack"):
-            self.adversary.act(messages, turn.round)
-            self._mishaps.corrupt(messages, turn.round, self._first * self._coding.each)
-            self._processor.wait()
-        with self._clock.phase("compress"):
-            streams = Streams(experiment.seed, turn.round, keys, nonce)
-            memory.residual(messages, self._state, turn)
-            records = messages  # what goes from GPU to GPU is no record
-            if not self.direct:
-                said = self._processor.fetch(messages) if experiment.sends_vectors else messages
-                records = turn.compressor.compress(said, streams, None if turn.dense else self._records)
-        with self._clock.phase("attack"):
-            sent = self.adversary.tamper(records, turn.round)
-            if self._mishaps.silence(turn.round):
-                sent = np.zeros(self._stop - self._first, bool)
-        if memory.device_slots:
-            with self._clock.phase("compress"):
-                come = np.ones(len(records), bool) if sent is None else self._coding.messages(sent)
-                self._remember(messages, records, streams, come, turn)
+        enter = self._clock.enter
+        enter("compress")
+        memory.prepare(messages, before, self._state, turn)
+        enter("attack")
+        self.adversary.act(messages, turn.round)
+        self._mishaps.corrupt(messages, turn.round, self._first * self._coding.each)
+        self._processor.wait()
+        enter("compress")
+        streams = Streams(experiment.seed, turn.round, keys, nonce)
+        memory.residual(messages, self._state, turn)
+        records = messages  # what goes from GPU to GPU is no record
+        if not self.direct:
+            said = self._processor.fetch(messages) if self._records is None else messages
+            records = turn.compressor.compress(said, streams, None if turn.dense else self._records)
+        enter("attack")
+        sent = self.adversary.tamper(records, turn.round)
+        if self._mishaps.silence(turn.round):
+            sent = np.zeros(self._stop - self._first, bool)
+        if self._remembers:
+            enter("compress")
+            come = np.ones(len(records), bool) if sent is None else self._coding.messages(sent)
+            self._remember(messages, records, streams, come, turn)
+        self._clock.leave()
         return self._coding.by_device(records), sent
 
     def _remember(

@@ -81,7 +81,7 @@ class Trainer:
         whole = experiment.evaluate != "test"
         self._evaluator = Evaluator(transport, description, gradients, samples.holders, samples.test, whole)
         # The server is waited for. The others plan while they wait for it, for no longer than that takes (see _step).
-        self._coding = coding = Coding(experiment, description.subsets, 32 if transport.leads else 2)
+        self._coding = coding = Coding(experiment, description.subsets, 32 if transport.leads else 1)
         self._processor = gradients.processor
         self.devices = Devices(experiment, coding, first, stop, gradients, self.clock)
         where = self._processor  # of messages, until they are sent
@@ -228,7 +228,10 @@ class Trainer:
         """A round, on all ranks: only the server calls it."""
         self.round = round
         self._check_left()  # not only the server would have too few votes: attackers who try do what it does
-        self._order(Kind.STEP)
+        with self.clock.phase("broadcast"):
+            self.downlink.write(self.parameters, round)
+            self.transport.tell(Order(Kind.STEP, round))
+        self._step(round)
         self._check_left()
 
     def _check_left(self) -> None:
@@ -243,7 +246,7 @@ class Trainer:
     def _step(self, round: int) -> None:
         """This rank's part of a round."""
         with self.clock.phase("broadcast"):
-            parameters, nonce = self.downlink.tell(self.parameters, round)
+            parameters, nonce = self.downlink.told()
         self._mishaps.die(round)
         turn = self._turn(round)
         plan = self.devices.plan(round, turn.whole)
@@ -275,7 +278,8 @@ class Trainer:
         messages = self.devices.messages(plan, round, parameters, spoiled=spoiled, use=use)
         if (mislabelled := self.uplink.adversary.mislabelled(round)) is not None:
             wrong = self.devices.messages(plan, round, parameters, wrong=True, use="mislabelled")
-            replace(messages, mislabelled, rows(wrong, np.flatnonzero(mislabelled)))
+            places = np.flatnonzero(mislabelled)
+            replace(messages, places, rows(wrong, places))
         return messages
 
     def _told(self) -> Bool[Array, " devices"]:

@@ -119,7 +119,8 @@ def by_numbers(experiment: Experiment, coding: Coding, dim: int, liars: Array) -
 
         def call() -> None:
             with clock.phase("broadcast"):
-                downlink.tell(parameters, 0)
+                downlink.write(parameters, 0)
+                downlink.told()
             with clock.phase("step"):
                 experiment.optimizer.step(parameters, vote, state, 0)
 

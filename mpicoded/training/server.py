@@ -63,7 +63,7 @@ class Receiver:
         else:  # vectors that have come from GPU to GPU
             saturated = np.zeros(len(arrived), np.int64)
             messages, bad = replace_unusable(records, arrived, turn.total)
-        usable = arrived & ~bad
+        usable = arrived & ~bad if np.count_nonzero(bad) else arrived
         experiment.memory.votes(messages, self.memory, previous, usable, turn)
         return Received(messages, usable, bad, saturated)
 

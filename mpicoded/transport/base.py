@@ -9,6 +9,7 @@ from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.shapes import Array, Bool, Int
 
 TEXT_BYTES = 1024  # longest text that ranks exchange, in UTF-8
+BESIDE = 1 << 12  # bytes that go with an order: as long a message as MPI libraries send at once, without asking
 
 
 class Kind(IntEnum):
@@ -117,6 +118,13 @@ class Transport(Protocol):
 
     def hear(self) -> Order:
         """The server's next order: only the others ask. Raises ServerLost."""
+
+    def beside_orders(self, layout: np.dtype[Any]) -> Array | None:
+        """Room for a record that goes with every order from now on, as it is at the server then.
+
+        None where it is too long for that, or orders go another way: it is to be broadcast. All ranks must ask for the
+        same before the next order.
+        """
 
     def broadcast(self, array: Array) -> None:
         """Copy the server's array into everyone's, in place."""

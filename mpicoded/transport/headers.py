@@ -20,35 +20,41 @@ class Told(NamedTuple):
 class Headers:
     """Those of the ranks among which some devices are divided. Most rounds have the same but for their number.
 
-    ``everyone``: room for those of all ranks, at the server. ``everyone_sends``: of all devices, as in most rounds.
+    ``own``: this rank's. ``everyone``: room for those of all ranks, at the server; ``nbytes`` of these.
+    ``everyone_sends``: of all devices, as in most rounds.
     """
 
     def __init__(self, devices: int, rank: int, size: int) -> None:
         self.devices, self._sizes = devices, block_sizes(devices, size)
         largest = int(self._sizes.max())
         layout = header_layout(largest)
-        self._own, self.everyone = np.zeros(1, layout), np.zeros(size if rank == 0 else 0, layout)
+        self.own, self.everyone = np.zeros(1, layout), np.zeros(size if rank == 0 else 0, layout)
+        self.nbytes = size * layout.itemsize
         self._exists = np.arange(largest) < self._sizes[:, None]
         self._complete = np.zeros(size, layout)  # as they are where all devices send and nobody has a wish
         self._complete["count"] = self._sizes
         for bits, mask in zip(self._complete["sent"], self._exists, strict=True):
             pack_bits(mask, bits)
-        self._mine = self._complete[rank : rank + 1]
+        self._usually = self._complete[rank : rank + 1]
         self._usual = Told(self._sizes, np.cumsum(self._sizes) - self._sizes, None, 0)
         self.everyone_sends = np.ones(devices, bool)
         self.everyone_sends.flags.writeable = False
         # Fields as arrays of their own: a field is found by its name in as long as a short header takes to travel.
-        self._own_round, self._own_wish = self._own["round"], self._own["wish"]
+        self._own_round, self._own_wish = self.own["round"], self.own["wish"]
         self._complete_round = self._complete["round"]
+        self._own_usual = False  # whether the own header is as in most rounds
 
-    def own(self, round: int, wish: int, sent: Bool[Array, " records"] | None) -> Array:
+    def write(self, round: int, wish: int, sent: Bool[Array, " records"] | None) -> None:
         """This rank's. ``sent``: which of its devices send; None: all of them."""
-        self._own[...] = self._mine
-        self._own_round[0], self._own_wish[0] = round, wish
-        if sent is not None:
-            self._own["count"] = np.count_nonzero(sent)
-            pack_bits(sent, self._own["sent"][0])
-        return self._own
+        usual = sent is None and not wish
+        if not usual or not self._own_usual:
+            self.own[...] = self._usually
+            self._own_wish[0] = wish
+            if sent is not None:
+                self.own["count"] = np.count_nonzero(sent)
+                pack_bits(sent, self.own["sent"][0])
+            self._own_usual = usual
+        self._own_round[0] = round
 
     def read(self, round: int) -> Told:
         """What those of ``everyone`` say. Raises RuntimeError where one is of another round, or contradicts itself."""

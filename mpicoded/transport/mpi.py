@@ -18,8 +18,8 @@ from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.shapes import Array, Bool
 from mpicoded.errors import InputError
 from mpicoded.transport.base import (
+    BESIDE,
     Gathered,
-    Kind,
     Loss,
     Node,
     Order,
@@ -28,9 +28,9 @@ from mpicoded.transport.base import (
     Transport,
     decode_text,
     encode_text,
-    order_layout,
 )
 from mpicoded.transport.headers import Headers
+from mpicoded.transport.orders import OrderRoom
 
 if Path(sys.prefix, "lib", "libmpi.so.40").exists():
     # Open MPI installed into this environment, as from PyPI: it probes for OFI networks for a second at every
@@ -75,25 +75,34 @@ class MpiTransport:
         self.present = np.ones(self.size, bool)
         self.lost: list[Loss] = []
         self.wish = self.heard = 0
-        self._order = np.zeros(1, order_layout(self.size))
-        self._numbers = [self._order[name] for name in Order._fields]  # in its memory
         self._headers: Headers | None = None  # of the last gather
-        self._received = np.empty(0, np.uint8)
+        self._of_headers: tuple[Any, Any] = None, None  # for MPI
+        self._received = self._everyone = np.empty(0, np.uint8)
         self._dense = np.empty(0, np.uint8)  # as many records as were sent, where some devices were silent
         self._types: dict[int, Any] = {}
+        self._orders = OrderRoom(self.size)
+        self._told = self._items(self._orders.whole)
         self._columns: tuple[Any, Any, Any, Any, Any] | None = None  # of the last exchange, which is as the next one
         self._moving: tuple[Any, tuple[Array, Array]] | None = None  # the same, where rows go one by one
         self._requests: list[Any] = []
 
     def tell(self, order: Order) -> None:
-        """A Bcast of the order."""
-        self._write(order)
-        self.broadcast(self._order)
+        """A Bcast of the order, and what is beside it."""
+        self._orders.write(order)
+        self._comm.Bcast(self._told)
 
     def hear(self) -> Order:
         """The other end of that Bcast."""
-        self.broadcast(self._order)
-        return self._read()
+        self._comm.Bcast(self._told)
+        return self._orders.read()
+
+    def beside_orders(self, layout: np.dtype[Any]) -> Array | None:
+        """Room in the same message: two short ones take twice as long as one."""
+        if layout.itemsize > BESIDE:
+            return None
+        self._orders = OrderRoom(self.size, layout)
+        self._told = self._items(self._orders.whole)
+        return self._orders.beside
 
     def broadcast(self, array: Array) -> None:
         """One Bcast of the array's bytes."""
@@ -111,12 +120,13 @@ class MpiTransport:
         if sent is not None and sent.all():
             sent = None
         if self._headers is None or self._headers.devices != devices:
-            self._headers = Headers(devices, self.rank, self.size)
+            self._headers = headers = Headers(devices, self.rank, self.size)
+            one = self._item_type(headers.own.nbytes)
+            self._of_headers = [headers.own, 1, one], [headers.everyone, 1, one] if self.rank == 0 else None
         headers = self._headers
-        header = headers.own(round, self.wish, sent)
-        one = self._item_type(header.nbytes)
-        self._comm.Gather([header, 1, one], [headers.everyone, 1, one] if self.rank == 0 else None)
-        self.overhead_bytes += self.size * header.nbytes
+        headers.write(round, self.wish, sent)
+        self._comm.Gather(*self._of_headers)
+        self.overhead_bytes += headers.nbytes
         if sent is not None:
             records = records[sent]
         if self.rank != 0:
@@ -125,9 +135,7 @@ class MpiTransport:
         counts, starts, arrived, wish = headers.read(round)
         self.heard = max(self.heard, wish)
         if out is None:
-            if self._received.size < devices * records.itemsize:  # records of some rounds may be larger than of others
-                self._received = np.empty(devices * records.itemsize, np.uint8)
-            out = self._received[: devices * records.itemsize].view(records.dtype)
+            out = self._room_for(devices, records.dtype)
         if arrived is None:
             self._gatherv(records, counts, starts, out)
             return Gathered(out, headers.everyone_sends)
@@ -283,13 +291,13 @@ class MpiTransport:
         time.sleep(0.5)  # launchers pass on what a rank has printed only while the job lives
         MPI.COMM_WORLD.Abort(code)
 
-    def _write(self, order: Order) -> None:
-        for number, value in zip(self._numbers, order, strict=True):
-            number[0] = value
-
-    def _read(self) -> Order:
-        kind, round, value = (int(number[0]) for number in self._numbers)
-        return Order(Kind(kind), round, value)
+    def _room_for(self, devices: int, layout: np.dtype[Any]) -> Array:
+        """Memory for records of all devices, the same as for the last ones where these are alike."""
+        if self._everyone.dtype != layout or len(self._everyone) != devices:
+            if self._received.size < devices * layout.itemsize:  # records of some rounds may be larger than of others
+                self._received = np.empty(devices * layout.itemsize, np.uint8)
+            self._everyone = self._received[: devices * layout.itemsize].view(layout)
+        return self._everyone
 
     def _gatherv(self, rows: Array, counts: Array | None, starts: Array | None, out: Array | None) -> None:
         """``out``: at the root alone."""

@@ -72,13 +72,17 @@ class StarTransport(MpiTransport):
         asked = self._hub.free()
         self.present = np.arange(self.size) == self.rank
         self.present[[line.rank for line in asked]] = True
-        self._write(order)
-        self._order["number"] += 1
-        pack_bits(self.present, self._order["present"][0])
-        pack_bits(self._alive, self._order["alive"][0])
-        self._hub.begin(int(self._order["number"][0]), asked)
-        self._hub.post(self._order.copy(), Tag.ORDER, answered=order.kind is not Kind.END)
+        self._orders.write(order)
+        self._orders.order["number"] += 1
+        pack_bits(self.present, self._orders.order["present"][0])
+        pack_bits(self._alive, self._orders.order["alive"][0])
+        self._hub.begin(int(self._orders.order["number"][0]), asked)
+        self._hub.post(self._orders.order.copy(), Tag.ORDER, answered=order.kind is not Kind.END)
         self.heard = max(self.heard, self._hub.wish)
+
+    def beside_orders(self, layout: np.dtype[Any]) -> Array | None:
+        """Each order goes by itself: what it says of ranks decides who gets the rest."""
+        return None
 
     def broadcast(self, array: Array) -> None:
         """The server sends, the others receive."""
@@ -178,18 +182,18 @@ class StarTransport(MpiTransport):
 
     def hear(self) -> Order:
         """Receive the next order."""
-        self._receive(self._order, Tag.ORDER)
-        self.present = unpack_bits(self._order["present"][0], self.size)
-        alive = unpack_bits(self._order["alive"][0], self.size)
+        self._receive(self._orders.order, Tag.ORDER)
+        self.present = unpack_bits(self._orders.order["present"][0], self.size)
+        alive = unpack_bits(self._orders.order["alive"][0], self.size)
         self._mourn(alive)
-        return self._read()
+        return self._orders.read()
 
     def _answer(self, array: Array, sent: Bool[Array, " records"] | None = None) -> None:
         header = np.zeros(1, self._header_type)
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         if sent is not None:
             pack_bits(sent, header["sent"][0])
-        header["number"], header["nbytes"], header["wish"] = self._order["number"], raw.size, self.wish
+        header["number"], header["nbytes"], header["wish"] = self._orders.order["number"], raw.size, self.wish
         server = int(self._place[self._server])
         try:
             self._comm.Send(self._items(header), server, Tag.HEADER)
@@ -232,7 +236,9 @@ class StarTransport(MpiTransport):
 
     def _mourn(self, alive: Bool[Array, " ranks"]) -> None:
         """Note who has died."""
-        self.lost += [Loss(int(rank), int(self._order["round"][0])) for rank in np.flatnonzero(self._alive & ~alive)]
+        self.lost += [
+            Loss(int(rank), int(self._orders.order["round"][0])) for rank in np.flatnonzero(self._alive & ~alive)
+        ]
         self._alive = alive
 
     def close(self, code: int) -> None:

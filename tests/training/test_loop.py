@@ -180,7 +180,7 @@ def test_no_compressor_loops_over_devices(of_20_and_200, compressor, attack):
         )
         for devices, path in of_20_and_200.items()
     )
-    assert abs(few - many) < 60  # whether there was a bad record makes some lines; a loop would make 180 at least
+    assert abs(few - many) < 100  # whether there was a bad record makes some lines; a loop would make 180 at least
 
 
 def test_bytes_are_those_of_the_buffers(tmp_path):

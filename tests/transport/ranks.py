@@ -7,7 +7,7 @@ from typing import NoReturn
 import numpy as np
 from mpi4py import MPI
 
-from mpicoded.transport.base import block, block_sizes
+from mpicoded.transport.base import Kind, Order, block, block_sizes
 from mpicoded.transport.mpi import MpiTransport
 
 
@@ -38,6 +38,18 @@ for dtype in (np.float64, np.float32):
     array = np.arange(7, dtype=dtype) if rank == 0 else np.full(7, -1, dtype)
     transport.broadcast(array)
     assert (array == np.arange(7)).all()
+
+room = transport.beside_orders(np.dtype([("nonce", "<u8"), ("values", "<f4", (5,))]))
+assert room is not None
+assert transport.beside_orders(np.dtype([("values", "<f8", (1000,))])) is None  # that is to be broadcast
+for order in (Order(Kind.STEP, 7), Order(Kind.GRADIENT, 8, -3)):
+    if rank == 0:
+        room["nonce"], room["values"] = order.round, order.round + np.arange(5)
+        transport.tell(order)
+    else:
+        assert transport.hear() == order
+    assert room["nonce"] == order.round
+    assert (room["values"] == order.round + np.arange(5)).all()
 
 DEVICES = 11
 first, stop = block(DEVICES, rank, size)

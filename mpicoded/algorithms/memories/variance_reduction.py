@@ -90,7 +90,8 @@ class Marina(Memory):
         """The estimates of those that sent."""
         if self.anchor == "own":
             if turn.whole:
-                replace(state[0], usable, rows(received, np.flatnonzero(usable)))
+                places = np.flatnonzero(usable)
+                replace(state[0], places, rows(received, places))
             else:
                 follow(state[0], received, turn.total)
             received[...] = state[0]
@@ -170,4 +171,5 @@ class DashaPage(Feedback):
         received *= share
         into_rows(xp.add, z, received, usable)
         again |= settle(z, turn.total)
-        replace(z, again, rows(g, np.flatnonzero(again)))
+        places = np.flatnonzero(again)
+        replace(z, places, rows(g, places))
