@@ -81,11 +81,13 @@ def ranks(rounds: int) -> None:
             )
             clock, parameters = Clock(), np.zeros(dim, np.float32)
             parts = aggregation(experiment, transport, Coding(experiment, devices), parameters, clock, Processor())
-            ways[name] = experiment, clock, parameters, parts, Downlink(experiment, transport, dim)
+            messages = vectors if parts.room is None else parts.room  # where devices compute them
+            messages[...] = vectors
+            ways[name] = experiment, clock, parameters, parts, Downlink(experiment, transport, dim), messages
         seconds = {name: float("inf") for name in (*ways, "root_rule", "sharded_rule", "bare")}
         for round in range(rounds + 1):  # the first one allocates
-            for name, (experiment, clock, parameters, parts, downlink) in ways.items():
-                records = vectors.view(experiment.compressor.layout(dim, np.float32)).ravel()
+            for name, (experiment, clock, parameters, parts, downlink, messages) in ways.items():
+                records = messages.view(experiment.compressor.layout(dim, np.float32)).ravel()
                 turn = Turn(round, devices, experiment.compressor, False)
                 clock.reset()
                 comm.Barrier()

@@ -26,6 +26,8 @@ class Aggregation(Protocol):
     """On rank 0, or the rank that has taken its place."""
     needs_state: bool
     """Whether other ranks than the server need what it remembers, to go on from a checkpoint."""
+    room: Float[Array, "messages dim"] | None
+    """Where this rank's messages are best computed, as nobody copies them there; None: anywhere."""
 
     def round(self, records: Array, sent: Bool[Array, " devices"] | None, turn: Turn, nonce: int) -> int:
         """Do it with this rank's records; the bytes of all messages that have come, at the server."""
@@ -44,6 +46,7 @@ class AtRoot:
     """All records go to the server."""
 
     needs_state = False
+    room = None
 
     def __init__(
         self,
@@ -142,6 +145,7 @@ class SharedSums(Sums):
 
 
 _STATUS = np.dtype([("bad", "?"), ("saturated", "<i8")])
+_FEW = 4  # ranks: of more, each has so little of its slice that copying it is cheap, and room for all messages is not
 
 
 class InSlices:
@@ -172,7 +176,12 @@ class InSlices:
         first, stop = block(devices, rank, size)
         self._receiver = Receiver(experiment, coding, first, stop, dim, Processor())  # slices travel from the CPU
         self._status = np.zeros(stop - first, _STATUS)
-        self._slice = np.empty((devices, int(self._widths[rank])), parameters.dtype)
+        self.room: Float[Array, "messages dim"] | None = None
+        if rank < self._servers and size <= _FEW and experiment.sends_vectors and experiment.compute.device == "cpu":
+            whole = np.empty((devices, dim), parameters.dtype)  # of what belongs to others their columns are untouched
+            self.room, self._slice = whole[first:stop], whole[:, self._mine]
+        else:
+            self._slice = np.empty((devices, int(self._widths[rank])), parameters.dtype)
         self._usable = np.empty(devices, bool)
         self._previous, self._vote = np.zeros((2, dim if transport.leads else 0), parameters.dtype)
         self._met = False

@@ -101,6 +101,11 @@ class Devices:
         self._clock.leave()
         return made[1]
 
+    def use(self, room: Float[Array, "messages dim"] | None) -> None:
+        """Compute what is sent there, in the CPU's memory."""
+        if room is not None:
+            self._room["sent"] = room
+
     def messages(
         self,
         plan: Plan,

@@ -6,7 +6,17 @@ import numpy as np
 
 from mpicoded.algorithms.processors import Processor
 from mpicoded.algorithms.shapes import Array, Bool
-from mpicoded.transport.base import Gathered, Loss, Node, Order, Patience, Reach, ServerLost, Transport
+from mpicoded.transport.base import (
+    Gathered,
+    Loss,
+    Node,
+    Order,
+    Patience,
+    Reach,
+    ServerLost,
+    Transport,
+    copy_unless_there,
+)
 
 
 class LocalTransport:
@@ -63,7 +73,7 @@ class LocalTransport:
 
     def exchange(self, rows: Array, counts: Array, edges: Array, out: Array) -> None:
         """The rows themselves."""
-        out[...] = rows
+        copy_unless_there(rows, out)
 
     def reach(self, processor: Processor) -> Reach:
         """Nothing moves."""

@@ -26,6 +26,7 @@ from mpicoded.transport.base import (
     Patience,
     Reach,
     Transport,
+    copy_unless_there,
     decode_text,
     encode_text,
 )
@@ -159,29 +160,32 @@ class MpiTransport:
     def exchange(self, rows: Array, counts: Array, edges: Array, out: Array) -> None:
         """Strided columns, which nobody packs: an Alltoallw of them, or where they are long, a message for each row.
 
-        A rank's own are copied.
+        A rank's own are copied, if they are elsewhere.
         """
         me, starts = self.rank, np.cumsum(counts) - counts
         fits = rows.flags.c_contiguous and rows.shape[1] == edges[-1] and rows.dtype == out.dtype
-        if not (fits and out.flags.c_contiguous and out.shape == (counts.sum(), edges[me + 1] - edges[me])):
+        if not (fits and out[:1].flags.c_contiguous and out.shape == (counts.sum(), edges[me + 1] - edges[me])):
             raise ValueError(f"{rows.shape} {rows.dtype} cannot be cut at {edges} into {out.shape} {out.dtype}")
-        out[starts[me] : starts[me] + counts[me]] = rows[:, edges[me] : edges[me + 1]]
+        copy_unless_there(rows[:, edges[me] : edges[me + 1]], out[starts[me] : starts[me] + counts[me]])
         widths = np.diff(edges)
         if widths[widths > 0].min() * rows.itemsize >= _LONG:
             MPI.Prequest.Startall(self._row_messages(rows, counts, edges, out))
             MPI.Request.Waitall(self._requests)
             return
-        key = rows.shape, rows.itemsize, edges.tobytes(), counts.tobytes()
+        key = rows.shape, rows.itemsize, out.strides, edges.tobytes(), counts.tobytes()
         if self._columns is None or self._columns[0] != key:
-            self._columns = key, *self._column_types(rows, counts, edges)
+            self._columns = key, *self._column_types(rows, counts, edges, out)
         _, sends, sent, takes, taken = self._columns
         none = [0] * self.size
-        self._comm.Alltoallw([rows, (sends, none), sent], [out, (takes, none), taken])
+        numbers = (out.shape[0] - 1) * out.strides[0] // out.itemsize + out.shape[1]
+        memory = np.lib.stride_tricks.as_strided(out, (numbers,), (out.itemsize,))  # with what lies between rows
+        self._comm.Alltoallw([rows, (sends, none), sent], [memory, (takes, none), taken])
 
     def _row_messages(self, rows: Array, counts: Array, edges: Array, out: Array) -> list[Any]:
         """What moves each row's columns, to be started in every round. Rows come in their order from each rank."""
         buffers = rows, out
-        key = [(each.ctypes.data, each.shape, each.itemsize) for each in buffers], edges.tobytes(), counts.tobytes()
+        places = [(each.ctypes.data, each.strides, each.shape, each.itemsize) for each in buffers]
+        key = places, edges.tobytes(), counts.tobytes()
         if self._moving is not None and self._moving[0] == key:
             return self._requests
         for request in self._requests:
@@ -195,7 +199,7 @@ class MpiTransport:
         self._moving = key, buffers  # which stay where they are as long as somebody knows them
         return self._requests
 
-    def _column_types(self, rows: Array, counts: Array, edges: Array) -> tuple[Any, Any, Any, Any]:
+    def _column_types(self, rows: Array, counts: Array, edges: Array, out: Array) -> tuple[Any, Any, Any, Any]:
         """For each rank: whether it gets something, as what type, and whether something comes from it, as what type.
 
         Where that lies is part of the types, since a displacement of bytes would not fit MPI's int.
@@ -207,9 +211,9 @@ class MpiTransport:
             _at(int(edges[r]) * rows.itemsize, number.Create_vector(len(rows), int(width[r]), rows.shape[1]))
             for r in range(self.size)
         ]
-        line, starts = number.Create_contiguous(int(width[me])), np.cumsum(counts) - counts
+        apart, starts = out.strides[0], np.cumsum(counts) - counts
         taken = [
-            _at(int(starts[r] * width[me]) * rows.itemsize, line.Create_contiguous(int(counts[r])))
+            _at(int(starts[r]) * apart, number.Create_vector(int(counts[r]), int(width[me]), apart // out.itemsize))
             for r in range(self.size)
         ]
         return sends.astype(int), sent, takes.astype(int), taken

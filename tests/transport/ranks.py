@@ -104,7 +104,8 @@ for nbytes in (1, 13, 2**30, 2**31 + 5, 3 * 2**30):  # no message of that size h
     assert (item.Get_size(), item.extent) == (nbytes, nbytes)
 
 # Columns: some that are short and travel as a type with gaps, and some that are long and travel row by row; the last of
-# several ranks is no server and gets none. Buffers change between two exchanges, and in place.
+# several ranks is no server and gets none. Buffers change between two exchanges, and in place. Own rows may be where
+# they go already.
 counts = block_sizes(DEVICES, size)
 for dim in (40, 200_000):
     servers = max(1, size - 1)
@@ -120,6 +121,14 @@ for dim in (40, 200_000):
         transport.exchange(rows, counts, edges, part)
         expected = whole[:, mine] + (rows[0, 0] - whole[first, 0] if len(rows) else 0)
         np.testing.assert_array_equal(part, expected)
+    for change in (0, 1):
+        room = np.full((DEVICES, dim), -1, np.float32)
+        room[first:stop] = whole[first:stop] + np.float32(change)
+        transport.exchange(room[first:stop], counts, edges, room[:, mine])
+        np.testing.assert_array_equal(room[:, mine], whole[:, mine] + np.float32(change))
+        np.testing.assert_array_equal(room[first:stop], whole[first:stop] + np.float32(change))
+        others = np.delete(np.delete(room, slice(first, stop), axis=0), mine, axis=1)
+        np.testing.assert_array_equal(others, -1)
 
 if rank == 0:
     print("all good")
