@@ -6,9 +6,9 @@ place. Each *step* makes one group, or one run of two. Its comparisons are writt
 never change, so that those which no wanted rank depends on can be left out one by one.
 """
 
-import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial, reduce
 
 _GROUP = 32  # rows that are sorted in one step: about as many as there are registers
 
@@ -79,7 +79,7 @@ class _Draft:
         for i in range(max(0, rank - len(b)), min(rank, len(a)) + 1):
             pair = [values[k] for values, k in ((a, i), (b, rank - i)) if k < len(values)]
             found.append(self._value(upper, *pair) if len(pair) == 2 else pair[0])
-        return functools.reduce(functools.partial(self._value, not upper), found)
+        return reduce(partial(self._value, not upper), found)
 
     def finish(self, results: dict[int, int]) -> Network:
         """What the results depend on."""
@@ -97,7 +97,7 @@ class _Draft:
         )
 
 
-@functools.lru_cache(64)
+@lru_cache(64)
 def steps(votes: int, wanted: frozenset[int]) -> tuple[Step, ...]:
     """Steps that leave each wanted rank in the row of its number; what the other rows then hold is not said."""
     return tuple(_steps(0, votes, wanted))
@@ -114,14 +114,14 @@ def _steps(first: int, rows: int, wanted: Iterable[int]) -> list[Step]:
     return [*lower, *upper, Step(first, False, network)]
 
 
-@functools.lru_cache(256)
+@lru_cache(256)
 def _group(rows: int, wanted: frozenset[int]) -> Network:
     draft = _Draft(rows)
     ordered = draft.sort(range(rows))
     return draft.finish({rank: ordered[rank] for rank in wanted})
 
 
-@functools.lru_cache(256)
+@lru_cache(256)
 def _run(lower: int, upper: int, wanted: frozenset[int]) -> Network:
     """Of two sorted runs, one behind the other, the wanted ranks: by a whole merge, or those at the ends and others
     apart, whichever compares less."""
