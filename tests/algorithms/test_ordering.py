@@ -256,3 +256,22 @@ def test_many_threads_may_order_at_once(monkeypatch, dtype):
     with ThreadPoolExecutor(4) as pool:
         for found, one in zip(pool.map(lambda part: middle_mean(part, 4, 18), votes * 20), expected * 20, strict=True):
             same_bits(found, one)
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_processor_that_can_do_less_gives_the_same_bits(monkeypatch, dtype):
+    """Code for what all processors of this architecture can do: other vectors, fewer registers."""
+    from mpicoded.kernels import compiling, coordinates
+
+    votes, found = draw((100, 1000), dtype), []
+    for target in (compiling._target(), (compiling._target()[0], "", "")):
+        monkeypatch.setattr(compiling, "_target", lambda target=target: target)
+        for ranks in ((20, 79, 0), (49, 50, 0), (20, 79, 80)):
+            out = np.empty(1000, dtype)
+            coordinates._compiled.cache_clear()
+            coordinates.middle(votes, *ranks, out)
+            found.append(out)
+    coordinates._compiled.cache_clear()
+    for here, anywhere in zip(found[:3], found[3:], strict=True):
+        same_bits(here, anywhere)
