@@ -6,7 +6,6 @@ or a compiled loop works on it, so that slices of the coordinates may be worked 
 
 import functools
 import importlib.util
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -17,8 +16,8 @@ from mpicoded.algorithms.shapes import Array, Float
 
 _BLOCK_BYTES = 1 << 19  # a block of columns stays in the caches; calls take long enough to be worth their overhead
 _WORTH_COMPILING = 1 << 23  # numbers in all: NumPy orders them in the time that compiling the loop takes
-_COMPILED = (np.float32, np.float64)
-_ordered: Counter[Any] = Counter()  # numbers so far, by what a compiled loop is made for
+_COMPILED = {np.dtype(kind).str for kind in (np.float32, np.float64)}
+_ordered: dict[Any, int] = {}  # numbers so far, by what a compiled loop is made for
 _expected: dict[int, int] = {}  # numbers to come, by how many votes there are
 
 
@@ -71,19 +70,25 @@ def _mean(votes: Array, first: int, last: int, kept: int | None, out: Array | No
     votes = _rows_contiguous(votes)
     if out is None:
         out = np.empty(votes.shape[1], votes.dtype)
-    kind = len(votes), first, last, kept, votes.dtype
-    _ordered[kind] += votes.size
-    in_all = _ordered[kind] + _expected.get(len(votes), 0)
-    worth = in_all >= _WORTH_COMPILING and votes.dtype in _COMPILED
-    middle = _compiled() if worth else None
-    if middle is None:
+    loop = _loop(votes, first, last, kept or 0)
+    if loop is None:
         for columns, ordered in _blocks(votes):
             out[columns] = _of_sorted(xp, votes[:, columns], ordered, first, last, kept)
     elif out.flags.c_contiguous and out.dtype == votes.dtype:
-        middle(votes, first, last, kept or 0, out)
+        loop(votes, out)
     else:
         out[...] = _mean(votes, first, last, kept, None)
     return out
+
+
+def _loop(votes: Array, first: int, last: int, kept: int) -> Callable[[Array, Array], None] | None:
+    """A compiled loop for votes like these, where it is worth it."""
+    of = len(votes), first, last, kept, votes.dtype.str
+    numbers = _ordered[of] = _ordered.get(of, 0) + votes.size
+    if numbers + _expected.get(of[0], 0) < _WORTH_COMPILING or of[-1] not in _COMPILED:
+        return None
+    middle = _compiled()
+    return None if middle is None else middle(*of)
 
 
 def _elsewhere(xp: Any, votes: Array, first: int, last: int, kept: int | None, out: Array | None) -> Array:
@@ -158,10 +163,10 @@ def _rows_contiguous(votes: Array) -> Array:
 
 
 @functools.cache
-def _compiled() -> Callable[..., None] | None:
-    """The compiled loop, where llvmlite is installed."""
+def _compiled() -> Callable[..., Callable[[Array, Array], None]] | None:
+    """What makes compiled loops, where llvmlite is installed."""
     if importlib.util.find_spec("llvmlite") is None:
         return None
     from mpicoded.kernels.coordinates import middle
 
-    return cast("Callable[..., None]", middle)
+    return middle

@@ -9,6 +9,7 @@ the vectors in a loop over rows.
 """
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -24,30 +25,46 @@ _AHEAD = 2  # tiles that lie between what is worked on and what is fetched
 _LINE = 64  # bytes that memory comes in
 
 
-def middle(votes: Any, first: int, last: int, kept: int, out: Any) -> None:
-    """Per column the mean of the ranks ``first`` to ``last``; or, where ``kept`` > 0, of so many nearest to it.
+class _Room(threading.local):
+    """A thread's room to work in, kept from call to call."""
 
-    ``votes``: (votes, dim), rows contiguous; ``out``: (dim,), contiguous.
-    """
-    count, dim = votes.shape
-    lanes = _TILE * _VECTOR // votes.itemsize
-    if dim < lanes:
-        tile, result = np.zeros((count, lanes), votes.dtype), np.empty(lanes, votes.dtype)
-        tile[:, :dim] = votes
-        middle(tile, first, last, kept, result)
-        out[...] = result[:dim]
-        return
-    room = np.empty(2 * count * lanes + _LINE // votes.itemsize, votes.dtype)
-    start = -(-room.ctypes.data // _LINE) * _LINE  # vectors that lie in one line each are read faster
-    run = _compiled(count, first, last, kept, votes.dtype)
-    run(votes.ctypes.data, votes.strides[0] // votes.itemsize, dim, start, out.ctypes.data)
+    numbers = np.empty(0)
+    start = 0  # of its first line: vectors that lie in one line each are read faster
+
+    def at_least(self, nbytes: int) -> int:
+        """The address of so many bytes."""
+        if self.numbers.nbytes < nbytes + _LINE:
+            self.numbers = np.empty((nbytes + _LINE) // 8 + 1)
+            self.start = -(-self.numbers.ctypes.data // _LINE) * _LINE
+        return self.start
+
+
+_room = _Room()
 
 
 @functools.lru_cache(64)
-def _compiled(votes: int, first: int, last: int, kept: int, dtype: np.dtype[Any]) -> Callable[..., None]:
-    code = _Code(votes, dtype)
+def middle(count: int, first: int, last: int, kept: int, kind: str) -> Callable[[Any, Any], None]:
+    """``run(votes, out)``: per column the mean of the ranks ``first`` to ``last`` of so many votes.
+
+    Or, where ``kept`` > 0, of so many nearest to it. ``votes``: (count, dim), rows contiguous, of this machine's float32
+    or float64, as ``kind`` says; ``out``: (dim,), contiguous.
+    """
+    code = _Code(count, kind)
     code.write(first, last, kept)
-    return function(code.module, "middle")
+    loop, lanes, nbytes = function(code.module, "middle"), code.lanes, 2 * count * code.lanes * code.size
+
+    def run(votes: Any, out: Any) -> None:
+        dim = votes.shape[1]
+        if 0 < dim < lanes:
+            tile, result = np.zeros((count, lanes), kind), np.empty(lanes, kind)
+            tile[:, :dim] = votes
+            run(tile, result)
+            out[...] = result[:dim]
+        elif dim:
+            stride = votes.strides[0] // votes.itemsize
+            loop(votes.ctypes.data, stride, dim, _room.at_least(nbytes), out.ctypes.data)
+
+    return run
 
 
 class _Code:
@@ -56,8 +73,8 @@ class _Code:
     It works in two tiles: one goes through the network, the other keeps the votes in their order, for sums.
     """
 
-    def __init__(self, votes: int, dtype: np.dtype[Any]) -> None:
-        self.votes, self.size = votes, dtype.itemsize
+    def __init__(self, votes: int, kind: str) -> None:
+        self.votes, self.size = votes, np.dtype(kind).itemsize
         self.number = ir.FloatType() if self.size == 4 else ir.DoubleType()
         self.vector = ir.VectorType(self.number, _VECTOR // self.size)
         self.lanes = _TILE * self.vector.count  # columns of a tile
