@@ -46,8 +46,8 @@ _room = _Room()
 def middle(count: int, first: int, last: int, kept: int, kind: str) -> Callable[[Any, Any], None]:
     """``run(votes, out)``: per column the mean of the ranks ``first`` to ``last`` of so many votes.
 
-    Or, where ``kept`` > 0, of so many nearest to it. ``votes``: (count, dim), rows contiguous, of this machine's float32
-    or float64, as ``kind`` says; ``out``: (dim,), contiguous.
+    Or, where ``kept`` > 0, of so many nearest to it. ``votes``: (count, dim), rows contiguous, of this machine's floats
+    of 4 or 8 bytes, as ``kind`` says; ``out``: (dim,), contiguous.
     """
     code = _Code(count, kind)
     code.write(first, last, kept)
