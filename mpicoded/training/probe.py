@@ -4,7 +4,8 @@ Samples are made up. Each phase is measured at two sizes, and a line is drawn th
 do, over coordinates for what is done with the votes.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -147,10 +148,15 @@ def _gradients(
 ) -> Callable[[], None]:
     """A rank's part of a round up to its messages, on made-up samples."""
     experiment, turn = what.experiment, what.turn
-    rows = int(np.diff(description.offsets)[wanted].sum())
+    sizes, held = np.diff(description.offsets), wanted
+    rounds: Iterator[int] = itertools.repeat(turn.round)
+    if experiment.allocation.varies and sizes.sum() * description.features * what.dtype.itemsize <= _BYTES:
+        # Of one round a plan is made once; other rounds want other subsets.
+        held, rounds = np.arange(description.subsets), itertools.count(turn.round)
+    rows = int(sizes[held].sum())
     x = np.full((rows, description.features), 0.5, what.dtype)
     y = np.zeros(rows, description.target(what.dtype))
-    shards = Shards.among(description, wanted, wanted, x, y, processor(experiment.compute.device, 0))
+    shards = Shards.among(description, held, held, x, y, processor(experiment.compute.device, 0))
     dim = experiment.model.dim(description.features, description.classes)
     gradients = Gradients(experiment.model, shards, dim, description.classes)
     devices = Devices(experiment, what.coding, first, stop, gradients, clock)
@@ -160,9 +166,10 @@ def _gradients(
         wrong[-1] = True
 
     def call() -> None:
-        plan = devices.plan(turn.round, turn.whole)
+        round = next(rounds)
+        plan = devices.plan(round, turn.whole)
         for mislabelled in wrong:
-            devices.messages(plan, turn.round, parameters, mislabelled)
+            devices.messages(plan, round, parameters, mislabelled)
 
     return call
 
@@ -200,11 +207,13 @@ def _records(
     messages, previous = original.copy(), np.zeros(what.sizes.dim, what.dtype)
     back = original.copy() if what.turn.looks_back else None
     come, keys = np.ones(stop - first, bool), what.experiment.encoder.code(what.assignment, first, stop).keys
+    rounds = itertools.count(what.turn.round)
 
     def call() -> None:
-        records, _ = uplink.pack(messages, back, keys, what.turn, 0)
+        turn = what.turn._replace(round=next(rounds))
+        records, _ = uplink.pack(messages, back, keys, turn, 0)
         with clock.phase("decompress"):
-            receiver.receive(Gathered(records, come), previous, what.turn, 0)
+            receiver.receive(Gathered(records, come), previous, turn, 0)
 
     def anew() -> None:
         messages[...] = original

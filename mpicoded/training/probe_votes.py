@@ -101,7 +101,7 @@ def _by_columns(
     few, clock = max(1, min(dim, _FEW) // 4), Clock()
     less, outside = timed(clock, make(few, clock))
     while True:
-        columns = min(most, 4 * few)
+        columns = min(most, 4 * few + 20)  # no power of two: rows so far apart share few places in the caches
         more, _ = timed(clock, make(columns, clock))
         short, long = (sum(found[phase] for phase in phases) for found in (less, more))
         if columns == most or long > _TOO_LONG or (long > _LONG and long > 2 * short):
