@@ -12,6 +12,7 @@ from mpicoded.configs import decode
 from mpicoded.data import layout
 from mpicoded.errors import InputError
 from mpicoded.training.loop import Trainer
+from mpicoded.transport.columns import Columns
 from mpicoded.transport.mpi import MpiTransport
 
 COMPRESSORS = [*COMMON, {"name": "none", "dtype": "float32"}]
@@ -48,13 +49,21 @@ class Counting:
         return counted
 
 
-class Transport(MpiTransport):
+class CountedColumns(Columns):
     """Adds up what it gets row by row, too."""
 
-    def _row_messages(self, *words):
-        found = super()._row_messages(*words)
+    def row_messages(self, *words):
+        found = super().row_messages(*words)
         self._comm.got += sum(self._comm.taken[id(request)] for request in found)
         return found
+
+
+class Transport(MpiTransport):
+    """With columns that are counted."""
+
+    def __init__(self, *words):
+        super().__init__(*words)
+        self._columns = CountedColumns(self._comm, self._item_type)
 
 
 def tables(number: int, rule: dict[str, object]) -> dict[str, object]:
