@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mpicoded.algorithms.arrays import as_floats, into, namespace, rows, shrink_to, store
+from mpicoded.algorithms.arrays import as_floats, namespace, rows, shrink_to, store
 from mpicoded.algorithms.component import Positive, PositiveCount, Tolerated, VotesTaker
 from mpicoded.algorithms.randomness import generator
 from mpicoded.algorithms.shapes import Array, Float
@@ -55,12 +55,12 @@ class NearestNeighborMixing(Filter):
 
     def apply(self, votes: Votes, out: Filtered | None = None, stream: Stream = None, sums: Sums = WHOLE) -> Filtered:
         """Mix by one product with the matrix of neighbours."""
-        votes, xp = as_floats(votes), namespace(votes)
+        votes = as_floats(votes)
         chosen = self.chosen(votes, sums)
         if out is None:
-            out = xp.empty(votes.shape, dtype=votes.dtype, device=votes.device)
+            out = namespace(votes).empty(votes.shape, dtype=votes.dtype, device=votes.device)
         for piece in sums.pieces(votes.shape[1]):
-            into(xp.divide, chosen @ votes[:, piece], votes.shape[0] - self.byzantine, out=out[:, piece])
+            out[:, piece] = self.mixed(chosen, votes[:, piece])
         return out
 
     def mixed(

@@ -1,7 +1,8 @@
 """The votes of each coordinate in ascending order, and means of a part of them.
 
 Coordinate j of a mean depends on coordinate j of the votes alone, bit for bit: wherever it stands, and whether NumPy
-or a compiled loop works on it, so that slices of the coordinates may be worked anywhere.
+or a compiled loop works on it, so that slices of the coordinates may be worked anywhere. (Of votes that are finite, and
+whose differences and sums are: others the server clears when it receives them.)
 """
 
 import functools
@@ -15,10 +16,10 @@ from mpicoded.algorithms.arrays import STRETCH, as_floats, namespace, store
 from mpicoded.algorithms.shapes import Array, Float
 
 _BLOCK_BYTES = 1 << 19  # a block of columns stays in the caches; calls take long enough to be worth their overhead
-_WORTH_COMPILING = 1 << 23  # numbers in all: NumPy orders them in the time that compiling the loop takes
+_WORTH_COMPILING = 1 << 18  # coordinates in all: NumPy takes about as long for them as compiling the loop does
 _COMPILED = {np.dtype(kind).str for kind in (np.float32, np.float64)}
-_ordered: dict[Any, int] = {}  # numbers so far, by what a compiled loop is made for
-_expected: dict[int, int] = {}  # numbers to come, by how many votes there are
+_ordered: dict[Any, int] = {}  # coordinates so far, by what a compiled loop is made for
+_expected: dict[int, int] = {}  # coordinates to come, by how many votes there are
 
 
 def per_coordinate(
@@ -58,9 +59,9 @@ def nearest_mean(
     return _mean(votes, first, last, kept, out)
 
 
-def expect(votes: int, numbers: int) -> None:
-    """So many numbers will be ordered in all, by so many votes: a loop for them may be compiled with the first."""
-    _expected[votes] = numbers
+def expect(votes: int, coordinates: int) -> None:
+    """So many votes will be ordered, for so many coordinates in all: a loop for them may be compiled with the first."""
+    _expected[votes] = coordinates
 
 
 def _mean(votes: Array, first: int, last: int, kept: int | None, out: Array | None) -> Array:
@@ -74,18 +75,24 @@ def _mean(votes: Array, first: int, last: int, kept: int | None, out: Array | No
     if loop is None:
         for columns, ordered in _blocks(votes):
             out[columns] = _of_sorted(xp, votes[:, columns], ordered, first, last, kept)
-    elif out.flags.c_contiguous and out.dtype == votes.dtype:
+    elif _takes_results(out, votes):
         loop(votes, out)
     else:
         out[...] = _mean(votes, first, last, kept, None)
     return out
 
 
+def _takes_results(out: Array, votes: Array) -> bool:
+    """Whether a loop that checks nothing may write there."""
+    fits = out.shape == votes.shape[1:] and out.dtype == votes.dtype and out.flags.c_contiguous and out.flags.writeable
+    return fits and not np.may_share_memory(out, votes)
+
+
 def _loop(votes: Array, first: int, last: int, kept: int) -> Callable[[Array, Array], None] | None:
     """A compiled loop for votes like these, where it is worth it."""
     of = len(votes), first, last, kept, votes.dtype.str
-    numbers = _ordered[of] = _ordered.get(of, 0) + votes.size
-    if numbers + _expected.get(of[0], 0) < _WORTH_COMPILING or of[-1] not in _COMPILED:
+    coordinates = _ordered[of] = _ordered.get(of, 0) + votes.shape[1]
+    if coordinates + _expected.get(of[0], 0) < _WORTH_COMPILING or of[-1] not in _COMPILED:
         return None
     middle = _compiled()
     return None if middle is None else middle(*of)

@@ -135,7 +135,7 @@ class LongSums(Sums):
 
 
 WHOLE, LONG = Sums(), LongSums()
-_FAR = 64  # squared distances: eight times further away than its neighbours are
+_FAR = 16  # squared distances: four times further away than its neighbours are
 _NEAR = 4  # the same of the origin: a vote twice as long as its neighbours are away costs distances two bits at most
 _SAMPLE, _FEWEST = 32, 256  # one of so many coordinates of a piece are looked at before, but no fewer than so many
 _CANDIDATES = 8  # votes that may become the centre; where all of them lie, it only takes another product

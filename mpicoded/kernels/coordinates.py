@@ -42,7 +42,7 @@ class _Room(threading.local):
 _room = _Room()
 
 
-@functools.lru_cache(64)
+@functools.cache
 def middle(count: int, first: int, last: int, kept: int, kind: str) -> Callable[[Any, Any], None]:
     """``run(votes, out)``: per column the mean of the ranks ``first`` to ``last`` of so many votes.
 
@@ -119,6 +119,7 @@ class _Code:
                 source, tile, copies = (self._at(part.args[k], shift) for k in (0, 2, 3))
                 if step.reads_votes:
                     rows = len(step.network.inputs)
+                    assert step.network.inputs == tuple(range(rows))  # no rank is independent of a vote
                     self._fetch(source, part.args[1], rows)
                     values = self._read(source, part.args[1], copies, rows)
                 else:
@@ -131,7 +132,7 @@ class _Code:
         return self.parts[key]
 
     def _read(self, source: Any, stride: Any, copies: Any, rows: int) -> list[Any]:
-        """A vector of each of so many rows, which is written to the copies as well."""
+        """A vector of each of the first so many rows, which is written to the copies as well."""
         values = []
         for row in range(rows):
             values.append(self._load(source))

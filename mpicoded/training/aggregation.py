@@ -145,7 +145,7 @@ class SharedSums(Sums):
 
 
 _STATUS = np.dtype([("bad", "?"), ("saturated", "<i8")])
-_FEW = 4  # ranks: of more, each has so little of its slice that copying it is cheap, and room for all messages is not
+_FEW = 2  # ranks: of more, each has less of its own slice to copy, and a matrix of all messages takes more memory
 
 
 class InSlices:
@@ -178,7 +178,7 @@ class InSlices:
         self._status = np.zeros(stop - first, _STATUS)
         self.room: Float[Array, "messages dim"] | None = None
         if rank < self._servers and size <= _FEW and experiment.sends_vectors and experiment.compute.device == "cpu":
-            whole = np.empty((devices, dim), parameters.dtype)  # of what belongs to others their columns are untouched
+            whole = np.empty((devices, dim), parameters.dtype)  # messages, and the slice in the others' rows
             self.room, self._slice = whole[first:stop], whole[:, self._mine]
         else:
             self._slice = np.empty((devices, int(self._widths[rank])), parameters.dtype)

@@ -64,7 +64,8 @@ class Clock:
 
     def leave(self) -> None:
         """End the phase that it is in."""
-        self.seconds[self._column] += perf_counter() - self._since
+        if self.current:
+            self.seconds[self._column] += perf_counter() - self._since
         self.current = ""
 
     def phase(self, name: str) -> "Phase":

@@ -57,8 +57,8 @@ class Combiner:
         self._vote, self._previous = Twin(processor, columns, dtype), Twin(processor, columns, dtype)
         self.suspicion = Suspicion(experiment.devices)
         self.tolerance = Tolerance(experiment, coding, self._sums)
-        votes = coding.decoder(0).votes
-        ordering.expect(votes, experiment.rounds * votes * columns)
+        # Of what is estimated, each number that comes out would be a loop of its own.
+        ordering.expect(coding.decoder(0).votes, 0 if experiment.estimates else experiment.rounds * columns)
 
     @property
     def vote(self) -> Float[Array, " columns"]:

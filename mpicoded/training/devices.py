@@ -101,8 +101,8 @@ class Devices:
         self._clock.leave()
         return made[1]
 
-    def use(self, room: Float[Array, "messages dim"] | None) -> None:
-        """Compute what is sent there, in the CPU's memory."""
+    def compute_into(self, room: Float[Array, "messages dim"] | None) -> None:
+        """From now on put what is sent there, in the CPU's memory; None: anywhere."""
         if room is not None:
             self._room["sent"] = room
 

@@ -96,7 +96,7 @@ class Trainer:
         self.uplink = Uplink(experiment, transport, coding, adversary, self._mishaps, dim, self.clock, where)
         self.aggregation = aggregation(experiment, transport, coding, self.parameters, self.clock, self._processor)
         self.server = self.aggregation.server
-        self.devices.use(self.aggregation.room)
+        self.devices.compute_into(self.aggregation.room)
         self._total = coding.each * experiment.devices
         self._told_before = np.zeros(dim if experiment.memory.looks_back else 0, dtype)
         self._shard_bytes = samples.nbytes

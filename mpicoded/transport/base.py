@@ -122,8 +122,8 @@ class Transport(Protocol):
     def beside_orders(self, layout: np.dtype[Any]) -> Array | None:
         """Room for a record that goes with every order from now on, as it is at the server then.
 
-        None where it is too long for that, or orders go another way: it is to be broadcast. All ranks must ask for the
-        same before the next order.
+        None where it is too long for that, another record does already, or orders go another way: it is to be
+        broadcast. All ranks must ask for the same before the next order.
         """
 
     def broadcast(self, array: Array) -> None:

@@ -88,7 +88,7 @@ class MpiTransport:
 
     def beside_orders(self, layout: np.dtype[Any]) -> Array | None:
         """Room in the same message: two short ones take twice as long as one."""
-        if layout.itemsize > BESIDE:
+        if layout.itemsize > BESIDE or self._orders.accompanied:
             return None
         self._orders = OrderRoom(self.size, layout)
         self._told = self._items(self._orders.whole)

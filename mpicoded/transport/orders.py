@@ -13,6 +13,7 @@ class OrderRoom:
     """Memory for an order, ``whole``: the ``order`` itself, see ``order_layout``, and a record ``beside`` it."""
 
     def __init__(self, ranks: int, beside: np.dtype[Any] | None = None) -> None:
+        self.accompanied = beside is not None
         layout, beside = order_layout(ranks), beside or np.dtype("V0")
         start = -(-layout.itemsize // _ALIGNED) * _ALIGNED
         self.whole = np.zeros(start + beside.itemsize, np.uint8)

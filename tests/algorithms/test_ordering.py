@@ -227,7 +227,7 @@ def test_small_votes_do_not_load_the_compiler():
 def test_loops_are_compiled_once_numbers_enough_were_ordered(monkeypatch, dtype):
     compiled, calls = ordering._compiled(), []
     monkeypatch.setattr(ordering, "_compiled", lambda: lambda *of: calls.append(of[1]) or compiled(*of))
-    monkeypatch.setattr(ordering, "_WORTH_COMPILING", 3 * 11 * 13)
+    monkeypatch.setattr(ordering, "_WORTH_COMPILING", 3 * 13)
     monkeypatch.setattr(ordering, "_ordered", {})
     monkeypatch.setattr(ordering, "_expected", {})
     votes, rule = draw((11, 13), dtype), TrimmedMean(byzantine=3)
@@ -244,6 +244,21 @@ def test_loops_are_compiled_once_numbers_enough_were_ordered(monkeypatch, dtype)
     assert calls == [3, 2]
     TrimmedMean(byzantine=2).aggregate(votes[1:])
     assert calls == [3, 2], "nobody expected so few votes"
+
+
+@compiled
+def test_a_loop_writes_nowhere_else(use):
+    use("compiled")
+    votes, big = draw((11, 100), np.float32), np.zeros(200, np.float32)
+    expected = middle_mean(votes, 2, 8)
+    with pytest.raises(ValueError, match="broadcast"):
+        ordering._mean(votes, 2, 8, None, big[:10])  # past the checks of shapes that tests make
+    assert not big.any()
+    fixed = big[:100]
+    fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        middle_mean(votes, 2, 8, fixed)
+    same_bits(middle_mean(votes, 2, 8, votes[0]).copy(), expected)  # which it reads until the end
 
 
 @compiled

@@ -6,6 +6,7 @@ import pytest
 from mpicoded import load_results
 from mpicoded.cli import main
 from mpicoded.data import datasets
+from mpicoded.training import clock
 from mpicoded.training.history import Scores
 
 WORDS = ["--devices", "10", "--byzantine", "0", "--attack", '{name = "none"}', "--aggregator", '{name = "mean"}']
@@ -87,3 +88,14 @@ def test_few_scores_of_many_devices_are_kept():
     for number in range(100):
         scores.append(number, np.zeros(100_000))
     assert 8 <= len(scores.round) <= 16
+
+
+def test_phases_follow_each_other(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(clock, "perf_counter", lambda: now[0])
+    times = clock.Clock()
+    for seconds, phase in ((1, "plan"), (2, "compute"), (4, None), (8, None), (16, "plan"), (32, None)):
+        now[0] += seconds
+        times.leave() if phase is None else times.enter(phase)
+    found = dict(zip(clock.PHASES, times.seconds, strict=True))
+    assert {phase: seconds for phase, seconds in found.items() if seconds} == {"plan": 2 + 32, "compute": 4}

@@ -39,9 +39,10 @@ for dtype in (np.float64, np.float32):
     transport.broadcast(array)
     assert (array == np.arange(7)).all()
 
+assert transport.beside_orders(np.dtype([("values", "<f8", (1000,))])) is None  # that is to be broadcast
 room = transport.beside_orders(np.dtype([("nonce", "<u8"), ("values", "<f4", (5,))]))
 assert room is not None
-assert transport.beside_orders(np.dtype([("values", "<f8", (1000,))])) is None  # that is to be broadcast
+assert transport.beside_orders(np.dtype("<u8")) is None  # there is one already
 for order in (Order(Kind.STEP, 7), Order(Kind.GRADIENT, 8, -3)):
     if rank == 0:
         room["nonce"], room["values"] = order.round, order.round + np.arange(5)

@@ -6,7 +6,7 @@ import numpy as np
 
 from mpicoded.algorithms.aggregators.base import TolerantAggregator, Vector, Votes, share
 from mpicoded.algorithms.aggregators.coordinates import middle_ranks
-from mpicoded.algorithms.arrays import as_floats, into, namespace, on_host, rows
+from mpicoded.algorithms.arrays import as_floats, namespace, on_host, rows, store
 from mpicoded.algorithms.component import PositiveCount
 from mpicoded.algorithms.ordering import nearest_mean
 from mpicoded.algorithms.shapes import Array, Float, Int
@@ -26,12 +26,8 @@ class Krum(TolerantAggregator):
     ) -> Vector:
         """The vote of lowest score."""
         self.check(votes.shape[0])
-        xp = namespace(votes)
-        best = int(xp.argmin(krum_scores(votes, self.byzantine, sums)))
-        if out is None:
-            return votes[best, :] + 0  # a copy: the votes stay the caller's
-        into(xp.add, votes[best, :], 0, out=out)
-        return out
+        best = int(namespace(votes).argmin(krum_scores(votes, self.byzantine, sums)))
+        return store(votes[best, :] + 0, out)  # a copy: the votes stay the caller's
 
     def kappa(self, votes: int, byzantine: int) -> float | None:
         """6 (1 + a) with a = f/(n - 2f) (Allouah et al. 2023)."""
