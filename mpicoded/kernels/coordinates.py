@@ -51,7 +51,7 @@ def middle(count: int, first: int, last: int, kept: int, kind: str) -> Callable[
     """
     code = _Code(count, kind)
     code.write(first, last, kept)
-    loop, lanes, nbytes = function(code.module, "middle"), code.lanes, 2 * count * code.lanes * code.size
+    call, lanes, nbytes = function(code.module, "middle"), code.lanes, 2 * count * code.lanes * code.size
 
     def run(votes: Any, out: Any) -> None:
         dim = votes.shape[1]
@@ -62,7 +62,7 @@ def middle(count: int, first: int, last: int, kept: int, kind: str) -> Callable[
             out[...] = result[:dim]
         elif dim:
             stride = votes.strides[0] // votes.itemsize
-            loop(votes.ctypes.data, stride, dim, _room.at_least(nbytes), out.ctypes.data)
+            call(votes.ctypes.data, stride, dim, _room.at_least(nbytes), out.ctypes.data)
 
     return run
 

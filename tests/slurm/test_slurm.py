@@ -192,7 +192,8 @@ def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_on(
     environment: dict[str, str], folder: Path, alone: Results
 ) -> None:
     """It needs three times what it has; the signal of their end comes early here, so that nobody has to wait for it."""
-    early = _submit(folder, environment, *NODES, "slurm/run.sbatch", CONFIG, "--rounds", "50")
+    # It must not be done before it is told: fifty rounds take no longer than scancel.
+    early = _submit(folder, environment, *NODES, "slurm/run.sbatch", CONFIG, "--rounds", "2000")
     _until((folder / f"mpicoded-{early}.out").exists)
     _run(["scancel", "--batch", "--signal=USR1", early], folder, environment, 30)  # before its ranks listen
     number = _submit(folder, environment, *NODES, "slurm/run.sbatch", CONFIG, *LONG, "-o", "long.h5")
