@@ -19,12 +19,12 @@ def index(value: int) -> ir.Constant:
 
 
 @contextmanager
-def loop(builder: ir.IRBuilder, end: Any, step: int, begin: Any = None, carried: Sequence[Any] = ()) -> Iterator[Any]:
+def loop(builder: ir.IRBuilder, end: Any, step: int, carried: Sequence[Any] = ()) -> Iterator[Any]:
     """A loop that is passed at least once: its index, and values that each pass finds as the one before left them.
 
     They come as a list, whose members the pass replaces; after the loop it holds what the last one left.
     """
-    begin = index(0) if begin is None else begin
+    begin = index(0)
     before, body = builder.block, builder.append_basic_block()
     builder.branch(body)
     builder.position_at_end(body)

@@ -38,9 +38,8 @@ class _Draft:
         self.rows = rows
         self.operations: list[tuple[bool, int, int]] = []
 
-    def _value(self, *operation: bool | int) -> int:
-        greater, a, b = operation
-        self.operations.append((bool(greater), a, b))
+    def _value(self, greater: bool, a: int, b: int) -> int:
+        self.operations.append((greater, a, b))
         return self.rows + len(self.operations) - 1
 
     def both(self, a: int, b: int) -> tuple[int, int]:
@@ -78,7 +77,7 @@ class _Draft:
         found: list[int] = []
         for i in range(max(0, rank - len(b)), min(rank, len(a)) + 1):
             pair = [values[k] for values, k in ((a, i), (b, rank - i)) if k < len(values)]
-            found.append(self._value(upper, *pair) if len(pair) == 2 else pair[0])
+            found.append(self._value(upper, pair[0], pair[1]) if len(pair) == 2 else pair[0])
         return reduce(partial(self._value, not upper), found)
 
     def finish(self, results: dict[int, int]) -> Network:

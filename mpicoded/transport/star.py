@@ -104,9 +104,7 @@ class StarTransport(MpiTransport):
         if not self.leads:
             self._answer(records if sent.all() else records[sent], sent)
             return None
-        if self._received.size < devices * records.itemsize:
-            self._received = np.empty(devices * records.itemsize, np.uint8)
-        everyone = self._received[: devices * records.itemsize].view(records.dtype)
+        everyone = self._room_for(devices, records.dtype)
         arrived = np.zeros(devices, bool)
         mine = self._block(self.rank)
         everyone[mine], arrived[mine] = records, sent
